@@ -1,0 +1,3 @@
+"""Perpetuo: an AI gateway that people can trust with money."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,229 @@
+"""
+What does the core need from outside?
+
+One method per atomic step. Each says what happens when the thing behind it is down.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Protocol
+
+from perpetuo.domain.model.admission import (
+    Abandoned,
+    AdmitDecision,
+    AdmitRequest,
+    BudgetLimit,
+    BudgetReading,
+    ExtendDecision,
+    Hold,
+    Settled,
+    Settlement,
+)
+from perpetuo.domain.model.events import Event, RefusalNote
+from perpetuo.domain.model.money import Nano
+from perpetuo.domain.model.settings import IdempotencySettings
+from perpetuo.domain.model.upstream import Abort, Answer, Ending, Fault, Outbound
+from perpetuo.domain.model.usage import Usage
+from perpetuo.domain.policy.breaker import BreakerView
+
+
+class StoreUnavailable(Exception):  # noqa: N818 - names the refusal it becomes
+    """A store could not be reached in time. The step may or may not have happened; repeat it by call id."""
+
+
+class Ledger(Protocol):
+    """
+    Counters, holds, idempotency keys and the stream of finished events, one atomic step per method.
+
+    Every step is idempotent by call id: repeating it after a lost reply changes nothing. When the
+    store is away each raises `StoreUnavailable` within 150 ms, then within 5 ms until it is back.
+    """
+
+    async def admit(self, request: AdmitRequest) -> AdmitDecision:
+        """Idempotency claim → rate → concurrency → budget hold, all or nothing; a refusal leaves no trace."""
+        ...
+
+    async def extend(self, hold: Hold, extra: Nano) -> ExtendDecision:
+        """Grow a hold by ``extra`` if every budget still allows it; refused: unchanged. Also renews its lease."""
+        ...
+
+    async def settle(self, settlement: Settlement, keeping: IdempotencySettings) -> Settled:
+        """
+        Release the hold, charge, keep the answer, append the event: once per call.
+
+        After the reaper was quicker: corrects the counters by the difference, revision 2, stores nothing.
+        """
+        ...
+
+    async def cancel(self, hold_or_request: Hold | AdmitRequest) -> None:
+        """Undo an admission nothing was sent for: charge 0, rate slot back; an unknown call leaves a tombstone."""
+        ...
+
+    async def renew(self, holds: Sequence[Hold]) -> frozenset[str]:
+        """
+        Renew leases in bulk and stamp every shard; re-creates holds the store has lost.
+
+        Returns ids of calls that were reaped meanwhile (their worker may still settle, never store).
+        """
+        ...
+
+    async def reap(self) -> Sequence[Abandoned]:
+        """Settle calls whose lease has ended, at their hold; nothing until a lease after the store was away."""
+        ...
+
+    async def read_budgets(self, limits: Sequence[BudgetLimit], tenant: str) -> Sequence[BudgetReading]:
+        """Budgets as they stand."""
+        ...
+
+    async def read_usage(self, tenant: str, scopes: Sequence[str]) -> "Sequence[ScopeUsage]":
+        """Admissions in the last 60 s and calls in flight of each scope."""
+        ...
+
+    async def in_flight(self, tenant: str, call: str) -> Event | None:
+        """The row an unfinished call would leave if abandoned, or ``None`` when no such call is in flight."""
+        ...
+
+    def accepts_answers(self) -> bool:
+        """Is there memory for further stored answers (below 70 %)? Known locally, no round trip."""
+        ...
+
+    def problem(self) -> str | None:
+        """What is wrong with the store right now, in an operator's words; ``None``: nothing."""
+        ...
+
+
+class ScopeUsage(Protocol):
+    """Current use of one scope."""
+
+    scope: str
+    admitted_last_minute: int
+    oldest_leaves_us: int
+    """µs until the oldest of those admissions leaves the window; 0 when there is none."""
+    in_flight: int
+
+
+class BreakerBoard(Protocol):
+    """
+    Breakers of all providers, shared by all workers; reading and recording cost no round trip.
+
+    Store away: decisions go by this worker's own counts.
+    """
+
+    def view(self, provider: str) -> BreakerView:
+        """Closed, open until, or half-open, as last seen here."""
+        ...
+
+    async def try_probe(self, provider: str, call: str) -> bool:
+        """In half-open: take the cluster's one probe lease (one round trip)."""
+        ...
+
+    def record(self, provider: str, fault: Fault | None, *, generation: int, probe: str | None) -> None:
+        """Count the result of an attempt (``None``: success) begun under ``generation``; ``probe``: its call id."""
+        ...
+
+    async def force(self, provider: str, *, open_for_us: int | None) -> None:
+        """Operator: open for so long, or close now (``None``)."""
+        ...
+
+
+class Stream(Protocol):
+    """A provider's answer as it arrives, after its first event was seen. Not for concurrent use."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    upstream_request_id: str | None
+    usage: Usage | None
+    output_bytes: int
+    """Bytes of generated text so far: a bound on output tokens when ``usage`` is missing."""
+    ending: Ending | None
+    """Set once `chunks` is exhausted."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """
+        Whole events, ready for the client; never the terminal ``[DONE]`` (the caller adds it).
+
+        Raises `UpstreamFailure` on a reset, a timeout or an abort; ends with ``ending`` set otherwise.
+        """
+        ...
+
+
+class Provider(Protocol):
+    """One configured provider. No retries of its own, no redirects."""
+
+    async def send(self, out: Outbound, abort: Abort) -> Answer | Stream:
+        """
+        Make one attempt. A stream is returned once its first event has arrived.
+
+        Raises `UpstreamFailure`; whatever a provider does, nothing else is raised.
+        """
+        ...
+
+
+class Providers(Protocol):
+    """The providers of the configuration in force."""
+
+    def get(self, provider: str) -> Provider: ...
+
+
+class Client(Protocol):
+    """
+    The application's end of one call. Writing to a client that has gone is no error.
+
+    Exactly one of `answer` or (`start`, then `write`…, then `finish`) is used.
+    """
+
+    abort: Abort
+    """Fires when the client leaves (reason ``client_gone``) or the drain is over (``shutdown``)."""
+
+    async def answer(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None: ...
+
+    async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def finish(self) -> None: ...
+
+
+class Journal(Protocol):
+    """
+    Where finished calls and refusals are told to people: log, metrics, by-the-minute rows.
+
+    In process, never blocks, never fails.
+    """
+
+    def finished(self, event: Event) -> None: ...
+
+    def refused(self, note: RefusalNote) -> None: ...
+
+    def attempted(self, provider: str, outcome: str) -> None: ...
+
+    def hold_exceeded(self, event: Event) -> None: ...
+
+    def store_error(self, store: str, text: str) -> None: ...
+
+    def abandoned(self, calls: Sequence[Abandoned]) -> None: ...
+
+    def log(self, level: str, event: str, **fields: Any) -> None:
+        """A line for the operator; ``event`` is a short stable name."""
+        ...
+
+
+class System(Protocol):
+    """Clock, randomness and ids."""
+
+    def now_us(self) -> int:
+        """Wall clock, µs since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds, never backwards."""
+        ...
+
+    def random(self) -> float:
+        """Uniform in [0, 1)."""
+        ...
+
+    def new_id(self) -> str:
+        """A fresh UUIDv7 as text."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
