@@ -7,6 +7,8 @@ One method per atomic step. Each says what happens when the thing behind it is d
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol
 
+import attrs
+
 from perpetuo.domain.model.admission import (
     Abandoned,
     AdmitDecision,
@@ -227,3 +229,74 @@ class System(Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None: ...
+
+
+class StreamedEvent(Protocol):
+    """One finished event on its way from the ledger's stream to SQL."""
+
+    entry: str
+    """Where it stands in the stream; opaque, for `EventStream.ack`."""
+    row: bytes
+    """The `Event` as JSON: keys are its field names."""
+    revision: int
+    charged: int | None
+    """Set on abandoned calls: overrides the row's ``hold_nano_usd`` and ``cost_nano_usd``."""
+
+
+class EventStream(Protocol):
+    """Finished events, kept by the ledger until SQL has them. At least once, in no particular order."""
+
+    async def read(self, limit: int, wait: float) -> Sequence[StreamedEvent]:
+        """
+        Up to ``limit`` events nobody else is draining; waits up to ``wait`` seconds for the first.
+
+        Also takes over events another worker read more than 1 s ago and never acknowledged.
+        """
+        ...
+
+    async def ack(self, events: Sequence[StreamedEvent]) -> None:
+        """SQL has them: forget them."""
+        ...
+
+    async def backlog(self) -> int:
+        """How many events SQL does not have yet."""
+        ...
+
+
+@attrs.frozen
+class WindowSum:
+    """Spending of one scope in one window according to SQL."""
+
+    tenant: str
+    key_name: str | None
+    """``None``: the whole tenant."""
+    window: str
+    spent: Nano
+
+
+class EventStore(Protocol):
+    """
+    The table ``events`` and what can be asked of it.
+
+    Not on the path of any call. Away: each method raises `StoreUnavailable`; callers wait and retry.
+    """
+
+    async def write(self, events: Sequence[StreamedEvent]) -> int:
+        """
+        Upsert a batch by id, higher revisions win; returns how many were set aside in ``events_rejected``.
+
+        A row SQL can't take delays no other: the batch is bisected.
+        """
+        ...
+
+    async def write_refusals(self, notes: Sequence[RefusalNote]) -> None:
+        """Add to the by-the-minute rows of ``refusals``."""
+        ...
+
+    async def sums(self, tenant: str, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
+        """Σ cost of ``tenant`` and of each of its keys per window (``2026-11-23``, ``2026-11``), by ``budget_day``."""
+        ...
+
+    async def by_request_id(self, tenant: str, request_id: str) -> Event | None:
+        """The caller's own call, newest first when an id was used twice."""
+        ...
