@@ -76,3 +76,39 @@ class RefusalNote:
     model: str
     client_ip: str | None = None
     decision: Mapping[str, Any] = attrs.field(factory=dict)
+    count: int = 1
+    """How many refusals of the same minute, reason and caller this note stands for."""
+    last_us: int | None = None
+    """When the last of them was; ``None``: there is only one, at ``at_us``."""
+
+
+@attrs.frozen(kw_only=True)
+class RefusalMinute:
+    """Refusals of one tenant, key and reason (or of one client address) within one minute."""
+
+    minute_us: int
+    tenant_id: str
+    key_name: str
+    reason: str
+    client_ip: str
+    """Empty, unless the caller could not be authenticated."""
+    count: int
+    first_us: int
+    last_us: int
+    sample: Mapping[str, Any]
+    """The first of them: ``request_id``, ``status``, ``model``, ``decision``."""
+
+
+@attrs.frozen(kw_only=True)
+class EventFilter:
+    """Which events to list; ``None`` leaves a column alone. ``since_us`` is in, ``until_us`` is out."""
+
+    tenant_id: str | None = None
+    key_name: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    status: int | None = None
+    outcome: str | None = None
+    request_id: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
