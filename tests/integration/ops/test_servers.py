@@ -27,7 +27,8 @@ def test_redis_can_be_frozen_killed_and_started_again(new_redis_server: Callable
     server.kill()
     assert not server.answers()
     server.start()
-    assert server.answers() and server.url == url
+    assert server.answers()
+    assert server.url == url
 
 
 def test_postgres_database_is_empty(postgres_url: str) -> None:
