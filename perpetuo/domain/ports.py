@@ -20,7 +20,8 @@ from perpetuo.domain.model.admission import (
     Settled,
     Settlement,
 )
-from perpetuo.domain.model.events import Event, RefusalNote
+from perpetuo.domain.model.errors import Refusal
+from perpetuo.domain.model.events import Event, EventFilter, RefusalMinute, RefusalNote
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import IdempotencySettings
 from perpetuo.domain.model.upstream import Abort, Answer, Ending, Fault, Outbound
@@ -170,7 +171,7 @@ class Client(Protocol):
     """
     The application's end of one call. Writing to a client that has gone is no error.
 
-    Exactly one of `answer` or (`start`, then `write`…, then `finish`) is used.
+    Exactly one of `answer`, `refuse`, or (`start`, `write`…, then `finish` or `fail`) is used.
     """
 
     abort: Abort
@@ -183,6 +184,14 @@ class Client(Protocol):
     async def write(self, data: bytes) -> None: ...
 
     async def finish(self) -> None: ...
+
+    async def refuse(self, refusal: Refusal, headers: Iterable[tuple[str, str]]) -> int:
+        """Answer with the error envelope; returns the status it was given."""
+        ...
+
+    async def fail(self, refusal: Refusal) -> None:
+        """End a started stream with one error event and without ``[DONE]``."""
+        ...
 
 
 class Journal(Protocol):
@@ -199,6 +208,10 @@ class Journal(Protocol):
     def attempted(self, provider: str, outcome: str) -> None: ...
 
     def hold_exceeded(self, event: Event) -> None: ...
+
+    def in_flight(self, calls: int) -> None:
+        """How many calls this worker has in flight now."""
+        ...
 
     def store_error(self, store: str, text: str) -> None: ...
 
@@ -299,4 +312,49 @@ class EventStore(Protocol):
 
     async def by_request_id(self, tenant: str, request_id: str) -> Event | None:
         """The caller's own call, newest first when an id was used twice."""
+        ...
+
+
+@attrs.frozen
+class Admission:
+    """An admission as SQL remembers it, to seed a rate log with."""
+
+    tenant: str
+    key_name: str
+    at_us: int
+
+
+class EventHistory(Protocol):
+    """
+    What operators ask of SQL, and how it is kept in order. Not on the path of any call.
+
+    Away: each method raises `StoreUnavailable`, within seconds also when a table is locked.
+    """
+
+    async def latest(self, where: EventFilter, *, before: str | None = None, limit: int = 50) -> Sequence[Event]:
+        """Newest first; ``before`` is the id of the last row of the page before."""
+        ...
+
+    async def refusals(self, since_us: int, tenant: str | None = None) -> Sequence[RefusalMinute]:
+        """Refusals by the minute, newest first."""
+        ...
+
+    async def spending(self, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
+        """`EventStore.sums` of every tenant at once."""
+        ...
+
+    async def recent_admissions(self, since_us: int) -> Sequence[Admission]:
+        """Calls admitted since then, oldest first."""
+        ...
+
+    async def maintain(self, now_us: int, retention_us: int) -> None:
+        """Make the coming days' partitions; drop what is older than ``retention_us``."""
+        ...
+
+    async def ping(self) -> None:
+        """Is SQL there, and migrated? `StoreUnavailable` says what is wrong."""
+        ...
+
+    def problem(self) -> str | None:
+        """What was wrong when SQL was last asked, in an operator's words; ``None``: nothing. No round trip."""
         ...
