@@ -1,0 +1,108 @@
+"""
+What is each key in Redis called? This is the one table of names; nobody else spells one.
+
+Rule 1: a tenant lives in one of 16 shards, a stable hash of its id, and every key one decision touches carries
+the shard's hash tag ``{sNN}``: one script is one atomic step on one Redis now and on a cluster later.
+Rule 2: whatever comes from outside (tenant ids, key names, addresses) is percent-encoded outside ``[A-Za-z0-9._-]``,
+so that no id can end up in another one's key.
+"""
+
+from functools import lru_cache
+from urllib.parse import quote
+from zlib import crc32
+
+SHARDS = 16
+PREFIX = "perpetuo:"
+FORMAT = PREFIX + "format"
+FORMAT_VERSION = "1"
+"""Raise it when the meaning of a key changes; a release reads its own and the one before."""
+
+
+def safe(name: str) -> str:
+    """Percent-encode everything but letters, digits and ``._-`` (UTF-8)."""
+    return quote(name, safe="").replace("~", "%7E")
+
+
+def safe_scope(scope: str) -> str:
+    """A scope is a tenant or ``tenant/key``; the slash between them stays."""
+    tenant, slash, key = scope.partition("/")
+    return safe(tenant) + slash + safe(key)
+
+
+@lru_cache(maxsize=16_384)
+def shard_of(tenant: str) -> int:
+    """The shard of a tenant: the same in every process, release and language (CRC-32 of the UTF-8 id)."""
+    return crc32(tenant.encode()) % SHARDS
+
+
+def shard_prefix(shard: int) -> str:
+    return f"{PREFIX}{{s{shard:02d}}}:"
+
+
+@lru_cache(maxsize=16_384)
+def prefix_of(tenant: str) -> str:
+    return shard_prefix(shard_of(tenant))
+
+
+# --- keys of one tenant: ``p`` is `prefix_of` its tenant -----------------------------------------
+
+
+def rate(p: str, scope: str) -> str:
+    return f"{p}rate:{safe_scope(scope)}"
+
+
+def budget(p: str, scope: str, window: str) -> str:
+    return f"{p}budget:{safe_scope(scope)}:{window}"
+
+
+def in_flight(p: str, scope: str) -> str:
+    return f"{p}inflight:{safe_scope(scope)}"
+
+
+def idempotency(p: str, tenant: str, digest: str) -> str:
+    return f"{p}idem:{safe(tenant)}:{digest}"
+
+
+def call(p: str, call_id: str) -> str:
+    return f"{p}call:{safe(call_id)}"
+
+
+def answers(p: str, tenant: str) -> str:
+    """Sizes of the tenant's stored answers, by the end of their life."""
+    return f"{p}answers:{safe(tenant)}"
+
+
+# --- keys of one shard: ``p`` is its prefix ------------------------------------------------------
+
+
+def holds(p: str) -> str:
+    return p + "holds"
+
+
+def seeded(p: str) -> str:
+    return p + "seeded"
+
+
+def seeding(p: str) -> str:
+    """Held by the one worker that is reading the shard's counters back from SQL."""
+    return p + "seeding"
+
+
+def stamp(p: str) -> str:
+    """When leases of the shard were last renewed by anybody."""
+    return p + "stamp"
+
+
+def events(p: str) -> str:
+    return p + "events"
+
+
+def refusals(p: str, minute: int) -> str:
+    return f"{p}refusals:{minute}"
+
+
+# --- keys of no tenant ---------------------------------------------------------------------------
+
+
+def login(address: str) -> str:
+    return f"{PREFIX}login:{safe(address)}"
