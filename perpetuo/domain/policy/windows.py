@@ -1,0 +1,109 @@
+"""
+Which limits does a caller have right now, and when do its budget windows end?
+
+Rule 1: a day and a month begin at midnight in the tenant's IANA zone. Where the clocks change, a day has 23 or
+        25 hours; where they change at midnight, it begins at the first instant that has its date.
+Rule 2: the tenant's day and month are always counted, limited or not (Σ events = counter). A key's only when it
+        has a budget of its own, both together.
+Rule 3: the ledger's clock picks between this window and the next, so the limits hold across the boundary;
+        `CallerLimits.until_us` says when to make new ones.
+"""
+
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import attrs
+
+from perpetuo.domain.model.admission import BudgetLimit, ConcurrencyLimit, RateLimit
+from perpetuo.domain.model.money import Nano
+from perpetuo.domain.model.tenants import Caller, Limits
+
+SECOND_US = 1_000_000
+
+
+@attrs.frozen
+class CallerLimits:
+    """What one admission of a caller has to pass. Scopes are ``tenant`` and ``tenant/key``."""
+
+    rates: tuple[RateLimit, ...]
+    concurrency: tuple[ConcurrencyLimit, ...]
+    budgets: tuple[BudgetLimit, ...]
+
+    @property
+    def until_us(self) -> int:
+        """The nearest end of a window: make new limits then."""
+        return min(b.boundary_us for b in self.budgets)
+
+
+@attrs.frozen
+class Window:
+    """A calendar window and the one after it; instants in µs since the epoch."""
+
+    period: str
+    current: str
+    following: str
+    boundary_us: int
+    following_end_us: int
+
+    def limit(self, scope: str, limit: Nano | None) -> BudgetLimit:
+        return BudgetLimit(
+            scope, self.period, limit, self.current, self.following, self.boundary_us, self.following_end_us
+        )
+
+
+def limits_of(caller: Caller, now_us: int) -> CallerLimits:
+    """The limits of ``caller`` at *now*: the tenant's first, then the key's."""
+    tenant, key = caller.tenant, caller.key
+    scoped = ((tenant.id, tenant.limits), (key_scope(tenant.id, key.name), key.limits))
+    zone = ZoneInfo(tenant.time_zone)
+    day, month = day_at(now_us, zone), month_at(now_us, zone)
+    counted = scoped if key.limits.has_budget else scoped[:1]
+    return CallerLimits(
+        rates=tuple(RateLimit(s, one.rate_per_minute) for s, one in scoped if one.rate_per_minute is not None),
+        concurrency=tuple(ConcurrencyLimit(s, one.concurrency) for s, one in scoped if one.concurrency is not None),
+        budgets=tuple(limit for scope, one in counted for limit in _budgets(scope, one, day, month)),
+    )
+
+
+def _budgets(scope: str, limits: Limits, day: Window, month: Window) -> tuple[BudgetLimit, BudgetLimit]:
+    return day.limit(scope, limits.budget_day), month.limit(scope, limits.budget_month)
+
+
+def key_scope(tenant: str, key: str) -> str:
+    """The scope of one key: its limits come on top of the tenant's."""
+    return f"{tenant}/{key}"
+
+
+def day_at(now_us: int, zone: ZoneInfo) -> Window:
+    """The day *now* falls into, in ``zone``."""
+    today = _date_at(now_us // SECOND_US, zone)
+    end = _midnight(today + timedelta(days=1), zone)
+    tomorrow = _date_at(end, zone)
+    after = _midnight(tomorrow + timedelta(days=1), zone)
+    return Window("day", today.isoformat(), tomorrow.isoformat(), end * SECOND_US, after * SECOND_US)
+
+
+def month_at(now_us: int, zone: ZoneInfo) -> Window:
+    """The month *now* falls into, in ``zone``."""
+    this = _date_at(now_us // SECOND_US, zone).replace(day=1)
+    following = _next_month(this)
+    end, after = _midnight(following, zone), _midnight(_next_month(following), zone)
+    return Window("month", f"{this:%Y-%m}", f"{following:%Y-%m}", end * SECOND_US, after * SECOND_US)
+
+
+def _next_month(first: date) -> date:
+    return (first + timedelta(days=31)).replace(day=1)
+
+
+def _date_at(seconds: int, zone: ZoneInfo) -> date:
+    return datetime.fromtimestamp(seconds, zone).date()
+
+
+def _midnight(day: date, zone: ZoneInfo) -> int:
+    """
+    Where a date begins, in seconds since the epoch.
+
+    ``fold=0`` reads a midnight that does not exist with the offset before the change, which is the
+    instant of the change, and one that occurs twice as the first (PEP 495).
+    """
+    return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp())
