@@ -49,14 +49,11 @@ class Cooldowns:
         """The cooldowns once ``target`` has answered so; most faults change nothing and return ``self``."""
         if fault is Fault.RATE_LIMITED:
             until = now_us + (DEFAULT_RETRY_AFTER_US if retry_after_us is None else retry_after_us)
-            return attrs.evolve(
-                self, targets=_cooled(self.targets, (target.provider, target.model), until, now_us)
-            )
+            return attrs.evolve(self, targets=_cooled(self.targets, (target.provider, target.model), until, now_us))
         if fault is Fault.CREDENTIAL:
             until = now_us + CREDENTIAL_COOLDOWN_US
             return attrs.evolve(self, credentials=_cooled(self.credentials, target.provider, until, now_us))
         return self
-
 
 
 def _cooled(untils: Mapping[K, int], key: K, until: int, now_us: int) -> Mapping[K, int]:
