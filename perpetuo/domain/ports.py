@@ -185,8 +185,12 @@ class Client(Protocol):
 
     async def finish(self) -> None: ...
 
-    async def refuse(self, refusal: Refusal, headers: Iterable[tuple[str, str]]) -> int:
-        """Answer with the error envelope; returns the status it was given."""
+    async def refuse(self, refusal: Refusal, headers: Iterable[tuple[str, str]]) -> None:
+        """Answer with the error envelope."""
+        ...
+
+    def status_of(self, refusal: Refusal) -> int:
+        """The status `refuse` gives it."""
         ...
 
     async def fail(self, refusal: Refusal) -> None:

@@ -1,0 +1,103 @@
+"""What does a worker remember of one call between its admission and its settlement?"""
+
+from typing import Any
+
+import attrs
+
+from perpetuo.domain.gateway.prepare import Prepared
+from perpetuo.domain.model.admission import Admitted, Hold
+from perpetuo.domain.model.errors import Refusal
+from perpetuo.domain.model.events import Event, Outcome
+from perpetuo.domain.model.models import Target
+from perpetuo.domain.model.money import ZERO, Nano
+from perpetuo.domain.model.upstream import Abort
+from perpetuo.domain.model.usage import Usage
+from perpetuo.domain.ports import Client
+
+CLIENT_GONE = "client_gone"
+SHUTDOWN = "shutdown"
+
+
+@attrs.define(eq=False)
+class Call:
+    """An admitted call on its way. Mutable: it belongs to one task."""
+
+    prepared: Prepared
+    admitted: Admitted
+    abort: Abort
+    """Stops the provider call. Never fires for a client that left when there is an idempotency key (I8)."""
+    deadline: float
+    """Monotonic seconds at which the call must be over."""
+    limit: int | None
+    hold: Hold
+    """As it is now: `extend` makes it grow."""
+    admitted_at: float
+    """Monotonic seconds at which the ledger said yes."""
+    client: Client
+    attempts: list[dict[str, Any]] = attrs.field(factory=list)
+    skipped: list[dict[str, Any]] = attrs.field(factory=list)
+    target: Target | None = None
+    """The target of the latest attempt."""
+    kept: Nano = ZERO
+    """Input cost of attempts that were sent and have no usage (B9)."""
+    upstream_seconds: float = 0.0
+    """Time spent waiting for providers."""
+    first_token_ms: float | None = None
+    upstream_request_id: str | None = None
+
+    @property
+    def id(self) -> str:
+        return self.hold.call
+
+    @property
+    def with_key(self) -> bool:
+        return self.hold.claim is not None
+
+    def abort_with_client(self) -> None:
+        """The client's signal reaches the provider call - unless it merely left a call that has a key."""
+        reason = self.client.abort.reason
+        if reason is not None and not (reason == CLIENT_GONE and self.with_key):
+            self.abort.fire(reason)
+
+
+@attrs.frozen
+class Ended:
+    """How a call ended, before it is charged."""
+
+    outcome: Outcome
+    status: int
+    error_code: str | None = None
+    usage: Usage | None = None
+    output_bytes: int = 0
+    """A bound on output tokens where ``usage`` is missing."""
+    sent: bool = True
+    """Is the last attempt's own cost unaccounted for by `Call.kept`? False when nothing was sent or it was refused."""
+    refusal: Refusal | None = None
+
+
+def ms(seconds: float) -> float:
+    """Milliseconds to the microsecond, as rows and headers show them."""
+    return round(seconds * 1_000, 3)
+
+
+def skeleton(prepared: Prepared, call: str) -> Event:
+    """The row a call leaves behind if its worker dies: the ledger fills in what was held."""
+    request, caller = prepared.request, prepared.caller
+    return Event(
+        id=call,
+        occurred_at_us=request.started_us,
+        tenant_id=caller.tenant.id,
+        key_name=caller.key.name,
+        kind=request.ask.kind.value,
+        model=prepared.label,
+        request_id=request.request_id,
+        status=0,
+        outcome=Outcome.ABANDONED.value,
+        tag=request.tag,
+        stream=request.ask.stream,
+        usage_basis="bound",
+        hold_nano_usd=prepared.hold,
+        trace_id=request.trace_id,
+        client_ip=request.client_ip,
+        error_code="abandoned",
+    )

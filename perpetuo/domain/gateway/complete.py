@@ -1,0 +1,164 @@
+"""
+One call, from admission to settlement: the table of contents of the gateway.
+
+    prepare   what may it cost, where may it run?          prepare.py   (no I/O)
+    admit     rate, concurrency, budget, idempotency key    admit.py     (one atomic step)
+    dispatch  which target, how often, what came back?      dispatch.py  (providers)
+    respond   bytes to the client                           respond.py
+    settle    charge, release, keep, record                 settle.py    (one atomic step)
+
+Every ending passes through settle, also when the client left or the worker is told to stop.
+"""
+
+import asyncio
+import hashlib
+
+from perpetuo.domain.gateway.admit import Admission
+from perpetuo.domain.gateway.call import CLIENT_GONE, Call, Ended
+from perpetuo.domain.gateway.dispatch import Dispatcher, Unanswered
+from perpetuo.domain.gateway.prepare import Prepared, affordable_limit, prepare
+from perpetuo.domain.gateway.recover import InFlight
+from perpetuo.domain.gateway.respond import SHUTTING_DOWN, Responder
+from perpetuo.domain.gateway.settle import Settler
+from perpetuo.domain.model.admission import Admitted, Replay
+from perpetuo.domain.model.chat import CallRequest
+from perpetuo.domain.model.errors import Reason, Refusal
+from perpetuo.domain.model.events import Outcome, RefusalNote
+from perpetuo.domain.model.settings import Settings
+from perpetuo.domain.model.tenants import Caller
+from perpetuo.domain.model.upstream import Abort, Answer
+from perpetuo.domain.policy.routing import Route
+from perpetuo.domain.ports import BreakerBoard, Client, Journal, Ledger, Providers, System
+
+
+class Gateway:
+    """The use case: knows who calls, and carries one call through its steps."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        ledger: Ledger,
+        breakers: BreakerBoard,
+        providers: Providers,
+        journal: Journal,
+        system: System,
+    ) -> None:
+        self.settings = settings
+        self.draining = False
+        self.ledger = ledger
+        self.in_flight = InFlight(ledger, journal, system)
+        self.admission = Admission(ledger, journal, system, self.in_flight)
+        self.dispatcher = Dispatcher(breakers, providers, ledger, journal, system, self.in_flight)
+        self._settler = Settler(ledger, journal, system, self.in_flight)
+        self._responder = Responder(self._settler, system)
+        self._journal = journal
+        self._system = system
+
+    def authenticate(self, key: str | None) -> Caller | Refusal:
+        """Who holds this key? In memory: no store is needed to know who calls."""
+        if not key:
+            return Refusal(
+                Reason.INVALID_API_KEY,
+                "No API key was given. Send it as `Authorization: Bearer sk-…`.",
+            )
+        caller = self.settings.authenticate(hashlib.sha256(key.encode()).digest())
+        if caller is None:
+            return Refusal(Reason.INVALID_API_KEY, "This API key is not known here. Check it, or ask your operator.")
+        expires = caller.key.expires_us
+        if expires is not None and self._system.now_us() >= expires:
+            return Refusal(Reason.API_KEY_EXPIRED, "This API key has expired. Ask your operator for a new one.")
+        return caller
+
+    async def complete(self, caller: Caller, request: CallRequest, client: Client) -> None:
+        """Answer one call, whatever happens."""
+        if self.draining:
+            return await self._refuse(caller, request, SHUTTING_DOWN, client)
+        prepared = prepare(self.settings, caller, request)
+        if isinstance(prepared, Refusal):
+            return await self._refuse(caller, request, prepared, client)
+        route = self.dispatcher.route(prepared)
+        if isinstance(route, Refusal):
+            return await self._refuse(caller, request, route, client, prepared)
+        decision = await self.admission.admit(prepared)
+        match decision:
+            case Refusal():
+                await self._refuse(caller, request, decision, client, prepared)
+            case Replay(answer=stored):
+                self._note(caller, request, "replayed", stored.status, prepared)
+                headers = (*stored.headers, ("content-type", stored.content_type), *REPLAYED)
+                await client.answer(stored.status, headers, stored.body)
+            case Admitted():
+                await self._run(prepared, decision, route, client)
+
+    async def _run(self, prepared: Prepared, admitted: Admitted, route: Route, client: Client) -> None:
+        """An admitted call: from here on everything ends in a settlement."""
+        call = self._begin(prepared, admitted, client)
+        try:
+            result = await self.dispatcher.dispatch(call, route)
+            if isinstance(result, Unanswered):
+                await self._responder.refuse(call, result.refusal, result.ended, client)
+            elif isinstance(result, Answer):
+                await self._responder.answer(call, result, client)
+            else:
+                broken = await self._responder.stream(call, result, client)
+                if broken is not None:
+                    self.dispatcher.broke(call, broken)
+        except BaseException as error:
+            await self._settle_broken(call, error)
+            raise
+        finally:
+            client.abort.detach(call.abort_with_client)
+
+    def _begin(self, prepared: Prepared, admitted: Admitted, client: Client) -> Call:
+        request, now = prepared.request, self._system.monotonic()
+        total = max(target.timeouts.total for target in prepared.targets)
+        call = Call(
+            prepared=prepared,
+            admitted=admitted,
+            abort=Abort(),
+            deadline=request.started + min(total, request.timeout or total),
+            limit=affordable_limit(prepared, admitted.hold.amount),
+            hold=admitted.hold,
+            admitted_at=now,
+            client=client,
+        )
+        self.in_flight.add(call.hold, call.abort, call.deadline)
+        client.abort.attach(call.abort_with_client)
+        return call
+
+    async def _settle_broken(self, call: Call, error: BaseException) -> None:
+        """A defect of ours, or a cancelled task: the call is still settled, once, in a task of its own."""
+        if not self.in_flight.knows(call.id):
+            return
+        self._journal.log(
+            "error", "call_broken", error_type=type(error).__name__, request_id=call.prepared.request.request_id
+        )
+        ended = Ended(Outcome.FAILED, 500, "internal_error", sent=bool(call.attempts))
+        await asyncio.shield(asyncio.ensure_future(self._settler.settle(call, ended)))
+
+    async def _refuse(
+        self, caller: Caller, request: CallRequest, refusal: Refusal, client: Client, prepared: Prepared | None = None
+    ) -> None:
+        await client.refuse(refusal, ())
+        self._note(caller, request, refusal.reason.value, client.status_of(refusal), prepared)
+
+    def _note(self, caller: Caller, request: CallRequest, reason: str, status: int, prepared: Prepared | None) -> None:
+        self._journal.refused(
+            RefusalNote(
+                at_us=self._system.now_us(),
+                request_id=request.request_id,
+                tenant_id=caller.tenant.id,
+                key_name=caller.key.name,
+                reason=reason,
+                status=status,
+                model=prepared.label if prepared is not None else "other",
+                client_ip=request.client_ip,
+                decision={} if prepared is None else {"hold": prepared.hold, "max_tokens": prepared.limit},
+            )
+        )
+
+
+REPLAYED = (("x-perpetuo-idempotency", "replayed"), ("idempotent-replayed", "true"))
+
+__all__ = ["CLIENT_GONE", "Gateway"]

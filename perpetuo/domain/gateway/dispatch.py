@@ -1,0 +1,350 @@
+"""
+Which target answers this call?
+
+`routing.next_step` decides; here its decisions are carried out: attempts are made and recorded,
+breakers and cooldowns learn from them, and a further attempt is paid for before it is made (B8).
+
+Rule 1: what a provider's answer means is decided in `policy.routing`, never here.
+Rule 2: an attempt that was sent and has no usage keeps its input cost (B9); one that the provider
+        refused (4xx) keeps none.
+Rule 3: before an attempt that follows one which keeps a cost, the hold grows, or there is no attempt.
+"""
+
+import asyncio
+
+import attrs
+
+from perpetuo.domain.gateway.call import CLIENT_GONE, SHUTDOWN, Call, Ended, ms
+from perpetuo.domain.gateway.prepare import Prepared, prepare_larger
+from perpetuo.domain.gateway.recover import InFlight
+from perpetuo.domain.gateway.respond import CLIENT_CLOSED_REQUEST, SHUTTING_DOWN
+from perpetuo.domain.model.admission import Extended
+from perpetuo.domain.model.errors import Reason, Refusal
+from perpetuo.domain.model.events import Outcome
+from perpetuo.domain.model.models import Target
+from perpetuo.domain.model.money import Nano
+from perpetuo.domain.model.upstream import Answer, Fault, Outbound, UpstreamFailure
+from perpetuo.domain.policy.breaker import BreakerPhase
+from perpetuo.domain.policy.routing import (
+    Cooldowns,
+    GiveUp,
+    LargerContext,
+    PassOn,
+    RetryBudget,
+    Route,
+    Tried,
+    Try,
+    blocked,
+    candidates,
+    next_step,
+    probing,
+)
+from perpetuo.domain.ports import BreakerBoard, Journal, Ledger, Providers, StoreUnavailable, Stream, System
+
+SECOND_US = 1_000_000
+KEEPS_COST = frozenset({Fault.SERVER_ERROR, Fault.TIMEOUT, Fault.RESET, Fault.PROTOCOL, Fault.ABORTED})
+
+
+@attrs.frozen
+class Unanswered:
+    """No target gave an answer: what the caller is told, and how the call is settled."""
+
+    refusal: Refusal
+    ended: Ended
+
+
+@attrs.define
+class Trip:
+    """One call's way from target to target."""
+
+    prepared: Prepared
+    route: Route
+    tried: list[Tried] = attrs.field(factory=list)
+    answer: Answer | None = None
+    """The latest answer of a provider, good or bad."""
+    larger: bool = False
+    """Has it gone to the model with the larger context?"""
+
+
+class Dispatcher:
+    """Carries calls to providers."""
+
+    def __init__(
+        self,
+        breakers: BreakerBoard,
+        providers: Providers,
+        ledger: Ledger,
+        journal: Journal,
+        system: System,
+        in_flight: InFlight,
+    ) -> None:
+        self._breakers = breakers
+        self._providers = providers
+        self._ledger = ledger
+        self._journal = journal
+        self._system = system
+        self._in_flight = in_flight
+        self._cooldowns = Cooldowns()
+        self._budgets: dict[str, RetryBudget] = {}
+
+    def route(self, prepared: Prepared) -> Route | Refusal:
+        """Where the call could go now; a refusal (free, before admission) when every way is blocked."""
+        now_us = self._system.now_us()
+        draws = [self._system.random() for _ in prepared.model.targets]
+        route = candidates(prepared.model, self._breakers.view, self._cooldowns, now_us, draws)
+        if route.targets:
+            return route
+        step = next_step(route, (), prepared.settings.retry, now_us=now_us, deadline_us=now_us + SECOND_US, draw=0.0)
+        return gave_up(step) if isinstance(step, GiveUp) else route
+
+    async def dispatch(self, call: Call, route: Route) -> Answer | Stream | Unanswered:
+        """Make attempts until one is answered or nothing is left to try."""
+        trip = Trip(call.prepared, route)
+        while True:
+            step = self._next(call, trip)
+            match step:
+                case Try():
+                    result = await self._try(call, trip, step)
+                    if result is not None:
+                        return result
+                case LargerContext():
+                    if not await self._enlarge(call, trip):
+                        return self._pass_on(call, trip)
+                case PassOn():
+                    return self._pass_on(call, trip)
+                case GiveUp():
+                    return self._unanswered(call, trip, step)
+
+    def _next(self, call: Call, trip: Trip) -> Try | LargerContext | PassOn | GiveUp:
+        now_us = self._system.now_us()
+        left = call.deadline - self._system.monotonic()
+        return next_step(
+            trip.route,
+            trip.tried,
+            call.prepared.settings.retry,
+            now_us=now_us,
+            deadline_us=now_us + round(left * SECOND_US),
+            draw=self._system.random() if trip.tried else 0.0,
+            larger=not trip.larger and trip.prepared.model.larger_context is not None,
+            may_repeat=lambda provider: self._budget(provider).allows(now_us),
+        )
+
+    async def _try(self, call: Call, trip: Trip, step: Try) -> Answer | Stream | Unanswered | None:
+        """Carry out one step; ``None``: there is a next one."""
+        if step.wait_us and not await self._pause(call, step.wait_us / SECOND_US):
+            return self._stopped(call)
+        target, now_us = step.target, self._system.now_us()
+        view = self._breakers.view(target.provider)
+        obstacle = blocked(target, view, self._cooldowns, now_us)
+        probe = None
+        if obstacle is None and view.phase is BreakerPhase.HALF_OPEN:
+            probe = call.id
+            if not await self._breakers.try_probe(target.provider, call.id):
+                obstacle = probing(target, now_us)
+        if obstacle is not None:
+            trip.route = trip.route.without(obstacle)
+            return self._blocked_at_last(call, trip)
+        if call.kept and not await self._afford(call, call.admitted.hold.amount):
+            return self._unanswered(call, trip, None)
+        self._spend_retry(call, target.provider, step.again, now_us)
+        return await self._attempt(call, trip, target, view.generation, probe)
+
+    def _blocked_at_last(self, call: Call, trip: Trip) -> Unanswered | None:
+        """Every way closed between admission and the attempt: an admitted, failed call that costs nothing."""
+        call.skipped = [_skipped(s.target, s.why.value) for s in trip.route.skipped]
+        return None
+
+    async def _attempt(
+        self, call: Call, trip: Trip, target: Target, generation: int, probe: str | None
+    ) -> Answer | Stream | None:
+        call.target = target
+        begun = self._system.monotonic()
+        fault: Fault | None = None
+        retry_after_us = None
+        status, sent, text = 0, True, None
+        result: Answer | Stream | None = None
+        try:
+            result = await self._providers.get(target.provider).send(self._outbound(call, target), call.abort)
+            status = result.status
+            call.upstream_request_id = result.upstream_request_id
+            if isinstance(result, Answer):
+                fault, retry_after_us = result.fault, result.retry_after_us
+                trip.answer = result
+        except UpstreamFailure as failure:
+            fault, sent, text = failure.fault, failure.sent, failure.text
+        took = self._system.monotonic() - begun
+        call.upstream_seconds += took
+        if fault is None and not isinstance(result, Answer):
+            call.first_token_ms = ms(self._system.monotonic() - call.prepared.request.started)
+        self._learn(call, trip, target, fault, retry_after_us, generation, probe)
+        call.attempts.append(_attempt_row(target, fault, status, sent, took))
+        if fault is None:
+            return result
+        if text is not None or fault is Fault.CREDENTIAL:
+            self._journal.log(
+                "error" if fault is Fault.CREDENTIAL else "warning", "attempt_failed", provider=target.provider,
+                outcome=fault.value, detail=text or "the provider rejected the gateway's credential",
+                request_id=call.prepared.request.request_id,
+            )  # fmt: skip
+        if sent and fault in KEEPS_COST and target.price is not None:
+            call.kept = Nano(call.kept + target.price.at_most(call.prepared.input_bound, 0))
+        return None
+
+    def _learn(
+        self,
+        call: Call,
+        trip: Trip,
+        target: Target,
+        fault: Fault | None,
+        retry_after_us: int | None,
+        generation: int,
+        probe: str | None,
+    ) -> None:
+        """Tell breaker, cooldowns and metrics how the attempt went."""
+        now_us = self._system.now_us()
+        self._breakers.record(target.provider, fault, generation=generation, probe=probe)
+        self._journal.attempted(target.provider, fault.value if fault is not None else "success")
+        if fault is not None:
+            self._cooldowns = self._cooldowns.after(target, fault, retry_after_us, now_us)
+            trip.tried.append(Tried(target, fault, now_us, retry_after_us))
+
+    def broke(self, call: Call, fault: Fault) -> None:
+        """A stream broke after its first byte: the provider's health counts it as well."""
+        if call.target is not None:
+            view = self._breakers.view(call.target.provider)
+            self._breakers.record(call.target.provider, fault, generation=view.generation, probe=None)
+
+    async def _enlarge(self, call: Call, trip: Trip) -> bool:
+        """Go on with the model that takes more input, if that can be paid for."""
+        larger = prepare_larger(trip.prepared)
+        trip.larger = True
+        if isinstance(larger, Refusal) or not await self._afford(call, larger.hold):
+            return False
+        route = self.route(larger)
+        if isinstance(route, Refusal):
+            return False
+        trip.prepared, trip.route = larger, route
+        call.limit = larger.limit
+        return True
+
+    async def _afford(self, call: Call, needed: Nano) -> bool:
+        """Grow the hold to what is kept so far and ``needed`` more; not under a budget: nothing to grow."""
+        extra = call.kept + needed - call.hold.amount
+        if extra <= 0 or not call.prepared.caller.has_budget:
+            return True
+        try:
+            decision = await self._ledger.extend(call.hold, Nano(extra))
+        except StoreUnavailable as error:
+            self._journal.store_error("ledger", str(error))
+            return False
+        if not isinstance(decision, Extended):
+            return False
+        call.hold = attrs.evolve(call.hold, amount=decision.amount)
+        self._in_flight.update(call.hold)
+        return True
+
+    def _outbound(self, call: Call, target: Target) -> Outbound:
+        ask = call.prepared.request.ask
+        field = None
+        if call.limit is not None:
+            field = target.max_tokens_field or (
+                "max_completion_tokens" if ask.max_completion_tokens is not None else "max_tokens"
+            )
+        limit = call.limit
+        if limit is not None and target.max_output_tokens is not None:
+            limit = min(limit, target.max_output_tokens)
+        return Outbound(
+            ask=ask,
+            target=target,
+            call=call.id,
+            limit_field=field,
+            limit=limit,
+            deadline=min(call.deadline, self._system.monotonic() + target.timeouts.total),
+            traceparent=call.prepared.request.traceparent,
+        )
+
+    async def _pause(self, call: Call, seconds: float) -> bool:
+        """Wait before asking again; False when the call was stopped meanwhile."""
+        stopped = asyncio.Event()
+        call.abort.attach(stopped.set)
+        try:
+            async with asyncio.timeout(seconds):
+                await stopped.wait()
+        except TimeoutError:
+            return True
+        finally:
+            call.abort.detach(stopped.set)
+        return False
+
+    def _budget(self, provider: str) -> RetryBudget:
+        return self._budgets.get(provider) or RetryBudget()
+
+    def _spend_retry(self, call: Call, provider: str, again: bool, now_us: int) -> None:
+        budget = self._budget(provider)
+        retry = call.prepared.settings.retry
+        self._budgets[provider] = budget.repeated(now_us) if again else budget.requested(retry, now_us)
+
+    def _pass_on(self, call: Call, trip: Trip) -> Answer | Unanswered:
+        """The provider's refusal is the answer."""
+        return trip.answer or self._unanswered(call, trip, None)
+
+    def _unanswered(self, call: Call, trip: Trip, step: GiveUp | None) -> Unanswered:
+        if call.abort.fired:
+            return self._stopped(call)
+        call.skipped = call.skipped or [_skipped(s.target, s.why.value) for s in trip.route.skipped]
+        if step is None:
+            step = GiveUp(_REASONS.get(trip.tried[-1].fault, Reason.UPSTREAM_ERROR))
+        refusal = gave_up(step, trip.answer.error_code if trip.answer is not None else None)
+        return Unanswered(
+            refusal, Ended(Outcome.FAILED, call.client.status_of(refusal), refusal.reason.value, sent=False)
+        )
+
+    def _stopped(self, call: Call) -> Unanswered:
+        """The client left, or the worker is going down."""
+        if call.abort.reason == SHUTDOWN:
+            return Unanswered(
+                SHUTTING_DOWN,
+                Ended(Outcome.FAILED, call.client.status_of(SHUTTING_DOWN), SHUTTING_DOWN.reason.value, sent=False),
+            )
+        refusal = Refusal(Reason.UPSTREAM_ERROR, "The client closed the connection.")
+        return Unanswered(refusal, Ended(Outcome.CANCELLED, CLIENT_CLOSED_REQUEST, CLIENT_GONE, sent=False))
+
+
+_REASONS = {
+    Fault.CREDENTIAL: Reason.UPSTREAM_CREDENTIALS,
+    Fault.RATE_LIMITED: Reason.UPSTREAM_RATE_LIMITED,
+    Fault.TIMEOUT: Reason.UPSTREAM_TIMEOUT,
+}
+
+_MESSAGES = {
+    Reason.UPSTREAM_CREDENTIALS: "The provider rejected the gateway's own credential. Your operator has been told.",
+    Reason.UPSTREAM_ERROR: "Every attempt at the model's providers failed. The gateway has already retried.",
+    Reason.UPSTREAM_RATE_LIMITED: "The model's provider limits its rate, and no other provider is left.",
+    Reason.UPSTREAM_TIMEOUT: "The model's provider did not answer in time, and no other provider is left.",
+    Reason.NO_HEALTHY_UPSTREAM: "No provider of this model is healthy at the moment; nothing was sent.",
+}
+
+
+def gave_up(step: GiveUp, provider_code: str | None = None) -> Refusal:
+    """The end of the line, in words for the caller."""
+    message = _MESSAGES[step.reason]
+    if provider_code and step.reason is Reason.UPSTREAM_ERROR:
+        message += f" The provider's last error code was {provider_code[:64]!r}."
+    if step.retry_after_us is not None:
+        message += f" Try again in {step.retry_after_us / SECOND_US:.1f} s."
+    return Refusal(step.reason, message, retry_after_us=step.retry_after_us)
+
+
+def _skipped(target: Target, why: str) -> dict[str, object]:
+    return {"provider": target.provider, "model": target.model, "why": why}
+
+
+def _attempt_row(target: Target, fault: Fault | None, status: int, sent: bool, took: float) -> dict[str, object]:
+    return {
+        "provider": target.provider,
+        "model": target.model,
+        "outcome": fault.value if fault is not None else "success",
+        "status": status,
+        "sent": sent,
+        "ms": ms(took),
+    }

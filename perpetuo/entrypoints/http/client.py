@@ -1,0 +1,102 @@
+"""The application's end of one call, over ASGI: bytes out, and the news that it has left."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from perpetuo.domain.gateway.call import CLIENT_GONE
+from perpetuo.domain.model.errors import Refusal
+from perpetuo.domain.model.upstream import Abort
+from perpetuo.entrypoints.http.errors import envelope, retry_headers, status_of
+
+Receive = Any
+Send = Any
+
+JSON_HEADER = (b"content-type", b"application/json")
+
+
+def encode(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
+
+
+class AsgiClient:
+    """
+    `perpetuo.domain.ports.Client` over one ASGI request whose body has been read.
+
+    Granian does not cancel a handler whose client left; it says ``http.disconnect`` to whoever
+    listens. `watch` listens, in the only extra task a call has.
+    """
+
+    def __init__(self, send: Send, request_id: str, budget_status: int) -> None:
+        self.abort = Abort()
+        self.status = 0
+        self.request_id = request_id
+        self._send = send
+        self._budget_status = budget_status
+        self._request_id = (b"x-request-id", request_id.encode("latin-1"))
+        self._watcher: asyncio.Future[Any] | None = None
+
+    def watch(self, receive: Receive) -> None:
+        """From now on, a client that leaves fires `abort`."""
+        self._watcher = asyncio.ensure_future(receive())
+        self._watcher.add_done_callback(self._left)
+
+    def _left(self, watcher: asyncio.Future[Any]) -> None:
+        if not watcher.cancelled() and watcher.exception() is None and self._watcher is not None:
+            self.abort.fire(CLIENT_GONE)
+
+    def unwatch(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None and not watcher.done():
+            watcher.cancel()
+
+    async def answer(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
+        self.status = status
+        raw = encode(headers)
+        raw.append((b"content-length", b"%d" % len(body)))
+        await self._start(status, raw)
+        await self._body(body, more=False)
+
+    async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        self.status = status
+        await self._start(status, encode(headers))
+
+    async def write(self, data: bytes) -> None:
+        await self._body(data, more=True)
+
+    async def finish(self) -> None:
+        await self._body(b"", more=False)
+
+    def status_of(self, refusal: Refusal) -> int:
+        return status_of(refusal, self._budget_status)
+
+    async def refuse(self, refusal: Refusal, headers: Iterable[tuple[str, str]] = ()) -> None:
+        status = self.status_of(refusal)
+        body = envelope(refusal)
+        self.status = status
+        raw = [JSON_HEADER, *encode((*headers, *retry_headers(refusal))), (b"content-length", b"%d" % len(body))]
+        await self._start(status, raw)
+        await self._body(body, more=False)
+
+    async def fail(self, refusal: Refusal) -> None:
+        await self._body(b"data: " + envelope(refusal) + b"\n\n", more=False)
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        headers.append(self._request_id)
+        if not self._gone:
+            await self._try({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _body(self, data: bytes, *, more: bool) -> None:
+        if not self._gone:
+            await self._try({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def _try(self, message: dict[str, Any]) -> None:
+        """A transport that is gone is the client's leaving, not an error of ours."""
+        try:
+            await self._send(message)
+        except (OSError, RuntimeError):
+            self.abort.fire(CLIENT_GONE)
+
+    @property
+    def _gone(self) -> bool:
+        return self.abort.reason == CLIENT_GONE

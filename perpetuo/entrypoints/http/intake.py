@@ -1,0 +1,227 @@
+"""
+What does the head of a request say, and is it one request we can trust?
+
+Head checks come before the key, the key before the body (semantics, "Order of a call"). Each
+check gives a `Refusal` that names what was wrong.
+"""
+
+import asyncio
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from perpetuo.domain.model.errors import Reason, Refusal
+from perpetuo.domain.model.settings import ClientIp, ServerSettings
+
+SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+VISIBLE = re.compile(r"[\x21-\x7e]{1,255}\Z")
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+MAX_WAIT = 60.0
+
+_SINGLE = frozenset(
+    {
+        b"host", b"content-length", b"content-encoding", b"transfer-encoding", b"x-request-id", b"traceparent",
+        b"x-request-timeout-ms", b"x-perpetuo-tag", b"prefer", b"x-forwarded-for",
+    }
+)  # fmt: skip
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
+_IDEMPOTENCY = frozenset({b"x-idempotency-key", b"idempotency-key"})
+
+
+@attrs.define
+class Head:
+    """Headers of one request that mean something to us, still as sent."""
+
+    fields: dict[bytes, bytes] = attrs.field(factory=dict)
+    hosts: int = 0
+    lengths: int = 0
+    credentials: list[bytes] = attrs.field(factory=list)
+    idempotency_keys: list[bytes] = attrs.field(factory=list)
+
+    def text(self, name: bytes) -> str | None:
+        value = self.fields.get(name)
+        return None if value is None else value.decode("latin-1").strip()
+
+
+def read_head(headers: list[tuple[bytes, bytes]]) -> Head:
+    """One pass over the header lines."""
+    head = Head()
+    for name, value in headers:
+        if name in _SINGLE:
+            if name == b"host":
+                head.hosts += 1
+            elif name == b"content-length":
+                head.lengths += 1
+            head.fields[name] = value
+        elif name in _CREDENTIALS:
+            head.credentials.append(_bare(name, value))
+        elif name in _IDEMPOTENCY:
+            head.idempotency_keys.append(value)
+    return head
+
+
+def _bare(name: bytes, value: bytes) -> bytes:
+    value = value.strip()
+    if name == b"authorization":
+        scheme, _, token = value.partition(b" ")
+        return token.strip() if scheme.lower() == b"bearer" else b""
+    return value
+
+
+def check_framing(head: Head, server: ServerSettings) -> Refusal | None:
+    """One host, one length, no encoding, not too large: before the key is looked at."""
+    if head.hosts != 1:
+        what = "no Host header" if head.hosts == 0 else "more than one Host header"
+        return Refusal(Reason.INVALID_REQUEST, f"The request has {what}.")
+    length = head.text(b"content-length")
+    if head.lengths > 1 or (length is not None and b"transfer-encoding" in head.fields):
+        return Refusal(Reason.INVALID_REQUEST, "The request's length is ambiguous.")
+    if length is not None and not (length.isascii() and length.isdigit()):
+        return Refusal(Reason.INVALID_REQUEST, "The request's Content-Length is not a number.")
+    if length is not None and (len(length) > 15 or int(length) > server.request_max_bytes):
+        return too_large(server)
+    encoding = (head.text(b"content-encoding") or "identity").lower()
+    if encoding != "identity":
+        return Refusal(
+            Reason.UNSUPPORTED_ENCODING, "Compressed bodies are not accepted. Send the body without Content-Encoding."
+        )
+    return None
+
+
+def too_large(server: ServerSettings) -> Refusal:
+    return Refusal(
+        Reason.REQUEST_TOO_LARGE, f"The body is larger than the {server.request_max_bytes:,} bytes accepted here."
+    )
+
+
+def credential(head: Head) -> str | None | Refusal:
+    """The API key, ``None`` without one; two different ones are refused."""
+    if len(set(head.credentials)) > 1:
+        return Refusal(
+            Reason.INVALID_REQUEST, "Two different credentials were sent. Send one: `Authorization: Bearer sk-…`."
+        )
+    return head.credentials[0].decode("latin-1") if head.credentials else None
+
+
+def idempotency_key(head: Head) -> str | None | Refusal:
+    """The key without its quotes; 1-255 visible ASCII characters (I1)."""
+    if not head.idempotency_keys:
+        return None
+    if len(head.idempotency_keys) > 1:
+        return Refusal(Reason.IDEMPOTENCY_KEY_INVALID, "More than one idempotency key was sent. Send one.")
+    key = head.idempotency_keys[0].decode("latin-1").strip()
+    if len(key) > 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not VISIBLE.match(key):
+        return Refusal(
+            Reason.IDEMPOTENCY_KEY_INVALID,
+            f"The idempotency key has {len(key)} characters or some that are not visible ASCII; "
+            "1 to 255 visible ASCII characters are allowed.",
+        )
+    return key
+
+
+def timeout_of(head: Head) -> float | None | Refusal:
+    """``x-request-timeout-ms`` in seconds."""
+    text = head.text(b"x-request-timeout-ms")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or not 1 <= len(text) <= 9 or int(text) == 0:
+        return Refusal(
+            Reason.INVALID_REQUEST,
+            "x-request-timeout-ms must be a whole number of milliseconds, at least 1.",
+            "x-request-timeout-ms",
+        )
+    return int(text) / 1_000
+
+
+def tag_of(head: Head) -> str | None | Refusal:
+    tag = head.text(b"x-perpetuo-tag")
+    if tag is not None and (len(tag) > 64 or not tag.isprintable()):
+        return Refusal(
+            Reason.INVALID_REQUEST, "x-perpetuo-tag must be at most 64 printable characters.", "x-perpetuo-tag"
+        )
+    return tag or None
+
+
+def wait_of(head: Head) -> float | None:
+    """``Prefer: wait=N`` in seconds, at most 60; other preferences are ignored, as HTTP asks."""
+    match = re.search(r"(?:^|[,;\s])wait=(\d{1,4})", head.text(b"prefer") or "")
+    return None if match is None else min(MAX_WAIT, float(match.group(1)))
+
+
+def trace_of(head: Head) -> tuple[str | None, str | None]:
+    """``traceparent`` as sent and its trace id; a malformed one is ignored (W3C Trace Context 1)."""
+    text = head.text(b"traceparent")
+    match = TRACEPARENT.match(text) if text else None
+    return (text, match.group(1)) if match else (None, None)
+
+
+def client_address(scope: Mapping[str, Any], head: Head, server: ServerSettings) -> str | None:
+    """The caller's address; ``X-Forwarded-For`` is believed from trusted proxies, read from the right."""
+    peer = (scope.get("client") or (None,))[0]
+    forwarded = head.text(b"x-forwarded-for")
+    if not forwarded or not server.trusted_proxies:
+        return peer
+    hops = [peer, *(hop.strip() for hop in reversed(forwarded.split(",")))]
+    for hop in hops:
+        if hop is None or not _trusted(hop, server.trusted_proxies):
+            return hop
+    return hops[-1]
+
+
+def _trusted(address: str, networks: tuple[str, ...]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in ipaddress.ip_network(network, strict=False) for network in networks)
+
+
+def recorded_address(address: str | None, how: ClientIp) -> str | None:
+    """The address as rows may keep it: /24 or /48 by default."""
+    if address is None or how is ClientIp.NONE:
+        return None
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    if how is ClientIp.FULL:
+        return str(parsed)
+    prefix = 24 if parsed.version == 4 else 48
+    return str(ipaddress.ip_network((parsed, prefix), strict=False).network_address)
+
+
+async def read_body(receive: Any, server: ServerSettings) -> bytes | Refusal | None:
+    """The whole body within its limits; ``None`` when the client left before its end."""
+    try:
+        async with asyncio.timeout(server.body_timeout):
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            body: bytes = message.get("body", b"")
+            if not message.get("more_body"):
+                return body if len(body) <= server.request_max_bytes else too_large(server)
+            return await _rest(receive, body, server)
+    except TimeoutError:
+        return Refusal(
+            Reason.REQUEST_TIMEOUT, f"The body did not arrive within {server.body_timeout:g} s. Send it again."
+        )
+
+
+async def _rest(receive: Any, first: bytes, server: ServerSettings) -> bytes | Refusal | None:
+    parts, size = [first], len(first)
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        part = message.get("body", b"")
+        size += len(part)
+        if size > server.request_max_bytes:
+            return too_large(server)
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
