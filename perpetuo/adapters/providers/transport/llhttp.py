@@ -1,0 +1,156 @@
+"""
+How does a request get to an HTTP/1.1 origin, over a connection that is likely to be alive?
+
+One pool per origin, last in, first out, so that a quiet hour leaves few connections open. A connection is taken from
+the pool only if the loop has seen no end of it and the socket has nothing to say; idle ones are dropped after 15 s
+(or what the server announced, less a second). That makes writing to a dying connection rare. It can't be made
+impossible: a reset after our write counts as sent, whatever the connection was used for before, because nobody
+can tell whether the server had read the request.
+"""
+
+import asyncio
+import re
+import ssl
+from functools import cache
+from urllib.parse import urlsplit
+
+from perpetuo.adapters.providers.transport.connection import Connection, Http1Exchange
+from perpetuo.adapters.providers.transport.slots import Slots, connect_due, unsent
+from perpetuo.adapters.providers.transport.wire import Phases, PoolStats, UpstreamRequest
+from perpetuo.domain.model.upstream import Abort, Fault
+
+_OURS = frozenset((b"host", b"content-length", b"transfer-encoding", b"accept-encoding", b"connection"))
+_UNSAFE_HEADER = re.compile(rb"[\r\n\0]")
+_UNSAFE_TARGET = re.compile(rb"[^\x21-\x7e]")
+
+
+@cache
+def default_tls() -> ssl.SSLContext:
+    """Certificates and names are checked; one context for all origins (it takes 20 ms to make)."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class LlhttpUpstream:
+    """HTTP/1.1 over asyncio and llhttp. Implements `wire.Upstream`."""
+
+    def __init__(self, origin: str, *, tls: ssl.SSLContext | None = None, max_connections: int = 1000) -> None:
+        """``origin`` is ``scheme://host[:port]``; ``tls`` overrides the checks of an https origin."""
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{origin!r} is not an http or https origin")
+        self._tls = (tls or default_tls()) if parts.scheme == "https" else None
+        self._host = parts.hostname
+        self._port = parts.port or (443 if self._tls else 80)
+        self._authority = parts.netloc.rpartition("@")[2].encode("ascii")
+        self._slots = Slots(max_connections)
+        self._idle: dict[Connection, None] = {}
+        self._busy: set[Connection] = set()
+        self._dials: set[asyncio.Task[object]] = set()
+        self._closed = False
+
+    async def open(self, request: UpstreamRequest, phases: Phases, abort: Abort) -> Http1Exchange:
+        head = self._head(request)
+        if self._closed:
+            raise unsent(Fault.ABORTED, "the transport is closed")
+        await self._slots.acquire(phases, abort)
+        loop = asyncio.get_running_loop()
+        connection = self._take() or await self._connect(loop, phases, abort)
+        if connection.closed:
+            raise unsent(Fault.RESET, "the server closed the new connection, or spoke before it was asked")
+        exchange = Http1Exchange(loop, connection, request.method, phases, abort)
+        await exchange.begin(head, request.body)
+        return exchange
+
+    async def close(self) -> None:
+        self._closed = True
+        self._slots.dismiss(unsent(Fault.ABORTED, "the transport was closed"))
+        for dial in self._dials:
+            dial.cancel()
+        for connection in (*self._idle, *self._busy):
+            connection.shut("the transport was closed")
+
+    def stats(self) -> PoolStats:
+        return PoolStats(idle=len(self._idle), busy=self._slots.busy)
+
+    def _take(self) -> Connection | None:
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.is_fresh():
+                self._busy.add(connection)
+                return connection
+            connection.drop()
+        return None
+
+    def _freed(self, connection: Connection, keep_s: float) -> None:
+        """An exchange is over, or a connection has gone; told at least once."""
+        if keep_s > 0.0 and not self._closed:
+            self._idle[connection] = None
+        else:
+            self._idle.pop(connection, None)
+        if connection in self._busy:
+            self._busy.remove(connection)
+            self._slots.release()
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop, phases: Phases, abort: Abort) -> Connection:
+        """A new connection in the slot we hold; whatever else happens, the slot is given back."""
+        connection = Connection(loop, self._freed)
+        self._busy.add(connection)
+        try:
+            await self._dial(loop, connection, phases, abort)
+            if abort.fired:
+                raise unsent(Fault.ABORTED, f"aborted while connecting: {abort.reason}")
+        except BaseException:
+            connection.drop()
+            self._freed(connection, 0.0)
+            raise
+        return connection
+
+    async def _dial(
+        self, loop: asyncio.AbstractEventLoop, connection: Connection, phases: Phases, abort: Abort
+    ) -> None:
+        due, failure = connect_due(phases, loop.time())
+        name = self._host if self._tls else None
+        dial = loop.create_task(
+            loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls, server_hostname=name)
+        )
+
+        def aborted() -> None:
+            nonlocal failure
+            failure = unsent(Fault.ABORTED, f"aborted while connecting: {abort.reason}")
+            dial.cancel()
+
+        timer = loop.call_at(due, dial.cancel)
+        abort.attach(aborted)
+        self._dials.add(dial)
+        cancels = _cancels()
+        try:
+            await dial
+        except asyncio.CancelledError:
+            if _cancels() > cancels:
+                raise
+            raise unsent(Fault.ABORTED, "the transport was closed") if self._closed else failure from None
+        except (OSError, ValueError) as error:
+            raise unsent(Fault.CONNECT, f"{self._host}:{self._port}: {error}") from None
+        finally:
+            timer.cancel()
+            abort.detach(aborted)
+            self._dials.discard(dial)
+
+    def _head(self, request: UpstreamRequest) -> bytes:
+        """The request up to its body. What would let a header say more than one thing is refused here, unsent."""
+        if _UNSAFE_TARGET.search(request.path) or not request.method.isalpha():
+            raise unsent(Fault.PROTOCOL, f"{request.method[:20]!r} {request.path[:80]!r} can't be a request line")
+        lines = [name + b": " + value for name, value in request.headers if name.lower() not in _OURS]
+        lines.append(b"accept-encoding: identity")
+        lines.append(b"content-length: %d" % len(request.body))
+        if _UNSAFE_HEADER.search(b"\t".join(lines)):
+            raise unsent(Fault.PROTOCOL, "a request header with a line break or NUL")
+        start = b"%s %s HTTP/1.1\r\nhost: %s\r\n" % (request.method, request.path, self._authority)
+        return start + b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _cancels() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0

@@ -1,0 +1,175 @@
+"""
+What do the bytes of an HTTP/1.1 response mean, and may the connection be used again?
+
+No sockets in here: bytes go in with `ResponseReader.feed`, pieces of the body come out.
+
+Rule 1: whatever two readers could understand differently is refused (RFC 9112 section 6.3): both kinds of length,
+two lengths, codings other than ``chunked``, folded headers, bytes after the end. llhttp refuses most by itself.
+Rule 2: constant memory: 64 KiB without a body byte in between (heads, chunk extensions, trailers) is too much.
+Rule 3: we ask for ``identity``; an encoded body would be gibberish further on, so it is refused here.
+"""
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from perpetuo.adapters.providers.transport.wire import HEAD_BYTES, HEADER_COUNT, IDLE_S
+
+_SPENT = HttpResponseParser(object())
+"""Put in a reader's place of its own when it is done with it."""
+_NO_BODY = frozenset((204, 304))
+
+
+class Malformed(Exception):  # noqa: N818 - names what the bytes are
+    """Not a response we can trust."""
+
+
+class Cut(Exception):  # noqa: N818 - names what happened
+    """The connection ended before the response did."""
+
+
+class ResponseReader:
+    """One response; a fresh one for each request, so that nothing is left over from the response before."""
+
+    __slots__ = (
+        "_barren",
+        "_body_arrived",
+        "_bodyless",
+        "_head_bytes",
+        "_parser",
+        "_problem",
+        "_until_close",
+        "complete",
+        "head_complete",
+        "headers",
+        "keep_s",
+        "pieces",
+        "size",
+        "status",
+    )
+
+    def __init__(self, method: bytes) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.head_complete = False
+        self.complete = False
+        self.keep_s = 0.0
+        """How long the connection may be kept after a complete response; 0: not at all."""
+        self.pieces: list[bytes] = []
+        self.size = 0
+        """Bytes in ``pieces``."""
+        self._bodyless = method == b"HEAD"
+        self._until_close = False
+        self._body_arrived = False
+        self._barren = 0
+        self._head_bytes = 0
+        self._problem: str | None = None
+        self._parser = HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Read on. Raises `Malformed`, also for bytes after the end."""
+        self._body_arrived = False
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            raise Malformed(self._problem or f"not HTTP: {error}") from None
+        if self._body_arrived:
+            self._barren = 0
+        elif not self.complete:
+            self._barren += len(data)
+            if self._barren > HEAD_BYTES:
+                raise Malformed(f"more than {HEAD_BYTES} bytes without a body byte")
+
+    def end(self) -> None:
+        """The server has closed. Raises `Cut` if that is too early."""
+        if self._until_close:
+            self.complete = True
+        if not self.complete:
+            raise Cut("closed in the middle of the response" if self.head_complete else "closed without a response")
+
+    def take(self) -> bytes:
+        """The body bytes that have arrived since the last call."""
+        pieces = self.pieces
+        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self.size = 0
+        return whole
+
+    def release(self) -> None:
+        """Let go of the parser: it and this object refer to each other."""
+        self._parser = _SPENT
+
+    # What llhttp calls. An exception in here stops it; the reason is in ``_problem``.
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self._refuse("bytes after the end of the response")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > HEAD_BYTES:
+            self._refuse(f"a head of more than {HEAD_BYTES} bytes")
+        if self.head_complete:
+            return  # A trailer: counted, then dropped.
+        self.headers.append((name.lower(), value.rstrip()))
+        if len(self.headers) > HEADER_COUNT:
+            self._refuse(f"more than {HEADER_COUNT} headers")
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        status = parser.get_status_code()
+        if parser.get_http_version() not in ("1.1", "1.0"):
+            self._refuse("not HTTP/1.1 or HTTP/1.0")
+        if not 100 <= status <= 599:
+            self._refuse(f"status {status} is not between 100 and 599")
+        if status == 101:
+            self._refuse("switched protocols without being asked")
+        if status < 200:
+            self.headers.clear()
+            return
+        self.status = status
+        self._until_close = not self._check_framing() and not self._bodyless and status not in _NO_BODY
+        self.head_complete = True
+        if self._bodyless:
+            self.complete = True  # llhttp doesn't know the method and waits for a body; hence no `keep_s`.
+
+    def on_body(self, data: bytes) -> None:
+        if self.complete:
+            self._refuse("a body in an answer to HEAD")
+        self._body_arrived = True
+        self.pieces.append(data)
+        self.size += len(data)
+
+    def on_message_complete(self) -> None:
+        if not self.head_complete or self.complete:
+            return  # The end of a 1xx, or of an answer to HEAD.
+        self.complete = True
+        if self._parser.should_keep_alive():
+            self.keep_s = self._announced_keep()
+
+    def _refuse(self, problem: str) -> None:
+        self._problem = problem
+        raise Malformed(problem)
+
+    def _check_framing(self) -> bool:
+        """Refuse encoded bodies; is the length of this one announced?"""
+        framed = False
+        for name, value in self.headers:
+            if name == b"content-length":
+                framed = True
+            elif name == b"transfer-encoding":
+                # llhttp takes "gzip, chunked" and chunked twice; we decode one "chunked" and nothing else.
+                if framed or value.lower() != b"chunked":
+                    self._refuse("a transfer coding other than chunked")
+                framed = True
+            elif name == b"content-encoding" and value.lower() not in (b"", b"identity"):
+                self._refuse(f"encoded as {value[:40]!r} though identity was asked for")
+        return framed
+
+    def _announced_keep(self) -> float:
+        """Servers close idle connections; a second of margin keeps our next request off a dying one."""
+        for name, value in self.headers:
+            if name == b"keep-alive":
+                for part in value.split(b","):
+                    key, _, seconds = part.strip().partition(b"=")
+                    if key.lower() == b"timeout" and seconds.isdigit() and len(seconds) < 10:
+                        return max(0.0, min(IDLE_S, int(seconds) - 1.0))
+        return IDLE_S
