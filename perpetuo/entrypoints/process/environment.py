@@ -22,7 +22,7 @@ REDIS_SCHEMES = ("redis", "rediss", "memory")
 DATABASE_SCHEMES = ("postgres", "postgresql", "postgresql+asyncpg", "sqlite", "sqlite+aiosqlite")
 
 
-class InvalidEnvironmentError(Exception):
+class InvalidEnvironmentError(ValueError):
     """The variables can't be obeyed; ``problems`` has a sentence for each."""
 
     def __init__(self, problems: list[str]) -> None:
@@ -43,6 +43,8 @@ class Environment:
     redis_url: str = attrs.field(repr=False)
     database_url: str | None = attrs.field(repr=False)
     config_path: Path
+    catalogue_path: Path | None
+    """Prices to use instead of the shipped ones."""
     admin_key: str | None = attrs.field(repr=False)
     metrics_token: str | None = attrs.field(repr=False)
     run_dir: Path | None
@@ -97,6 +99,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Environment:
         redis_url=redis_url or "",
         database_url=reader.url("DATABASE_URL", None, DATABASE_SCHEMES),
         config_path=Path(reader.text("PERPETUO_CONFIG_PATH") or "perpetuo.config.yaml"),
+        catalogue_path=Path(catalogue) if (catalogue := reader.text("PERPETUO_CATALOGUE_PATH")) else None,
         admin_key=reader.admin_key(),
         metrics_token=reader.text("PERPETUO_METRICS_TOKEN"),
         run_dir=Path(run_dir) if (run_dir := reader.text("PERPETUO_RUN_DIR")) else None,

@@ -1,0 +1,213 @@
+"""
+How do the workers live and end together?
+
+    running   a worker that dies is replaced at once (one that keeps dying: after a growing pause)
+    SIGHUP    every worker reads the configuration again; nobody is restarted
+    draining  SIGTERM or SIGINT: every worker is told to drain and ends by itself when it is done
+    stopping  65 s later, or at a second signal: SIGTERM to those still there, 3 s later SIGKILL; exit 0
+
+Rule 1: granian alone would close the listener at SIGTERM and wait for ever for a stalled upload, end with the
+first worker that dies twice in 5.5 s, and restart all workers at SIGHUP. `_serve_loop` is where this differs.
+Rule 2: signal handlers only note and wake (`Wakeup`): `threading.Event.set` in one can lock up with its own `wait`.
+Rule 3: before the first worker has come up nothing is replaced: a start that fails says so and ends, exit 1.
+"""
+
+import multiprocessing
+import os
+import resource
+import select
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.server.mp import MPServer, WorkerProcess
+
+from perpetuo.entrypoints.process.worker import CAME_UP, IGNORED_BY_MAIN
+
+DRAIN_SECONDS = 65.0
+"""Promise O1: 5 s still accepting and calls in flight up to 60 s; the rest is for error events."""
+KILL_SECONDS = 3
+MAX_CONNECTIONS = 16_384
+Load = Callable[[], Callable[..., Awaitable[None]]]
+Tell = Callable[..., None]
+"""``tell(level, event, **fields)``: a line for the operator."""
+
+
+@attrs.frozen
+class Launch:
+    """What to listen on and with how many."""
+
+    host: str
+    port: int
+    workers: int
+    run_dir: Path
+    drains: bool = True
+    """``False``: a signal ends at once (a developer's Ctrl-C)."""
+
+
+class Wakeup:
+    """A `threading.Event` for one waiter that a signal handler may set safely: a pipe."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+
+    def set(self) -> None:
+        try:
+            os.write(self._write, b"!")
+        except BlockingIOError:
+            pass  # full of reasons to wake up already
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Return when set, or after ``seconds``; what was set before counts, and is used up."""
+        if select.select([self._read], [], [], seconds)[0]:
+            os.read(self._read, 4096)
+
+
+@attrs.define
+class Respawn:
+    """When may the worker of one place be started again?"""
+
+    deaths: int = 0
+    due: float | None = None
+
+    def died(self, now: float, lived: float) -> None:
+        """At once after a life of 10 s; else after 0, 0.5, 1, 2, then every 4 s."""
+        self.deaths = 1 if lived >= 10 else self.deaths + 1
+        self.due = now + (0 if self.deaths == 1 else min(0.25 * 2 ** (self.deaths - 1), 4.0))
+
+
+class GatewayServer(MPServer):
+    """Granian's multi-process server with our way of draining, reloading and replacing workers."""
+
+    def __init__(self, launch: Launch, load: Load, tell: Tell) -> None:
+        multiprocessing.set_start_method("spawn", force=True)  # a forked worker would inherit our signal handlers
+        super().__init__(
+            "perpetuo",
+            address=launch.host,
+            port=launch.port,
+            interface=Interfaces.ASGI,
+            workers=launch.workers,
+            loop=Loops.uvloop,
+            http=HTTPModes.http1,
+            websockets=False,
+            backlog=2048,
+            backpressure=connections_allowed(),
+            # doubles as the keep-alive limit: has to be longer than a load balancer's (60 s is granian's most)
+            http1_settings=HTTP1Settings(header_read_timeout=60_000),
+            log_enabled=False,
+            workers_kill_timeout=KILL_SECONDS,
+        )
+        self.launch = launch
+        self.main_loop_interrupt = Wakeup()  # type: ignore[assignment]
+        self.stop_signals = 0
+        self._load = load
+        self._tell = tell
+        self._respawns = {place: Respawn() for place in range(launch.workers)}
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit status."""
+        for number in IGNORED_BY_MAIN:
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            self.serve(target_loader=self._load, wrap_loader=False)
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+    # ------------------------------------------------- what granian calls
+
+    def signal_handler_interrupt(self, *_: Any, **__: Any) -> None:
+        self.interrupt_signal = True
+        self.stop_signals += 1
+        self.main_loop_interrupt.set()
+
+    def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
+        while not self.interrupt_signal:
+            self.main_loop_interrupt.wait(self._next_due())
+            if self.reload_signal:
+                self.reload_signal = False
+                self._tell("info", "config_reload_asked")
+                self._signal_workers(signal.SIGUSR2)
+            self._note_deaths()
+            if not self.came_up and self.interrupt_children:
+                return  # `shutdown` turns the dead child into exit 1
+            self._replace(spawn_target, target_loader)
+        self._end_workers()
+
+    # ------------------------------------------------------------- parts
+
+    @property
+    def came_up(self) -> bool:
+        """Has any worker got through its start?"""
+        return (self.launch.run_dir / CAME_UP).exists()
+
+    def _note_deaths(self) -> None:
+        if not self.came_up:
+            return
+        now = time.monotonic()
+        while self.interrupt_children:
+            place = self.interrupt_children.pop()
+            worker: WorkerProcess = self.wrks[place]
+            self._respawns[place].died(now, now - worker.birth)
+            self._tell("error", "worker_died", worker=place, pid=worker._id(), exit_code=worker.inner.exitcode)
+
+    def _replace(self, spawn_target: Any, target_loader: Any) -> None:
+        for place, respawn in self._respawns.items():
+            if respawn.due is None or respawn.due > time.monotonic() or self.interrupt_signal:
+                continue
+            respawn.due = None
+            worker = self._spawn_worker(place, spawn_target, target_loader)
+            self.wrks[place] = worker
+            worker.start()
+            self._tell("info", "worker_started", worker=place, pid=worker._id())
+
+    def _next_due(self) -> float | None:
+        dues = [respawn.due for respawn in self._respawns.values() if respawn.due is not None]
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
+
+    def _end_workers(self) -> None:
+        """Wait until every worker has drained and left; whoever has not is stopped by `shutdown`."""
+        for worker in self.wrks:
+            worker.interrupt_by_parent = True  # its end is no accident now
+        self.interrupt_children.clear()
+        if not self.launch.drains:
+            return
+        self._tell("info", "draining", seconds=DRAIN_SECONDS)
+        self._signal_workers(signal.SIGUSR1)
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while any(worker.is_alive() for worker in self.wrks):
+            if time.monotonic() >= deadline or self.stop_signals > 1:
+                self._tell("warning", "drain_cut_short")
+                return
+            self.main_loop_interrupt.wait(0.05)
+
+    def _signal_workers(self, number: signal.Signals) -> None:
+        for worker in self.wrks:
+            if worker.is_alive() and (pid := worker._id()) is not None:
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    pass  # ended in this instant
+
+
+def connections_allowed() -> int:
+    """
+    Connections a worker takes at once; further ones wait in the backlog.
+
+    Idle keep-alives and open streams count too, so this is generous: half of the descriptors, as a
+    call needs one to the provider as well. Raises this process's own limit as far as it may.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        wanted = 2 * MAX_CONNECTIONS + 256
+        soft = max(soft, wanted if hard == resource.RLIM_INFINITY else min(hard, wanted))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(16, min(MAX_CONNECTIONS, (soft - 256) // 2))
+    return MAX_CONNECTIONS

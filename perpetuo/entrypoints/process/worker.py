@@ -1,0 +1,79 @@
+"""
+What does a worker process do beside answering requests?
+
+It obeys its main process:
+
+    SIGUSR1   drain: not ready at once, finish what is in flight, then end (`serve` sends it first)
+    SIGUSR2   read the configuration again, in this process
+    SIGINT    nothing: Ctrl-C reaches the whole group, but only the main process decides
+    SIGTERM   (granian's) close the listener, finish what is in flight, end
+
+Rule 1: the main process ignores SIGUSR1 and SIGUSR2, and a worker inherits that; so neither can kill a worker
+that has not come to `obey` yet.
+Rule 2: a worker does not outlive its main process.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+Hook = Callable[[], Coroutine[Any, Any, None]]
+
+IGNORED_BY_MAIN = (signal.SIGUSR1, signal.SIGUSR2)
+CAME_UP = "came-up"
+"""This file in the run directory says that a worker of this run got through its start."""
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def load_gateway() -> Callable[..., Awaitable[None]]:
+    """What granian runs in each worker: the application, in a process that ends with its parent."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells the whole group; the main process decides
+    die_with_parent()
+    from perpetuo.entrypoints.http.app import create  # noqa: PLC0415 - the main process never needs it
+
+    return create()  # type: ignore[no-any-return]
+
+
+def obey(run_dir: Path | None, drain: Hook, reload: Hook) -> None:
+    """
+    Answer the main process's signals; call it in the running loop, at the application's start.
+
+    ``drain`` returns when the worker has nothing more to do; the worker then ends itself.
+    Without a run directory (tests, another server) there is no main process to obey.
+    """
+    if run_dir is None:
+        return
+    (run_dir / CAME_UP).touch()
+    loop = asyncio.get_running_loop()
+
+    async def drain_and_end() -> None:
+        try:
+            await drain()
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+
+    loop.add_signal_handler(signal.SIGUSR1, _start, drain_and_end)
+    loop.add_signal_handler(signal.SIGUSR2, _start, reload)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+
+
+def _start(hook: Hook) -> None:
+    task = asyncio.get_running_loop().create_task(hook())
+    _tasks.add(task)  # the loop itself holds tasks only weakly
+    task.add_done_callback(_tasks.discard)
+
+
+def die_with_parent() -> None:
+    """Get SIGTERM when the main process ends, even by SIGKILL: nobody else would stop this worker."""
+    if sys.platform != "linux":
+        return
+    pr_set_pdeathsig = 1
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended just before
+        os.kill(os.getpid(), signal.SIGTERM)

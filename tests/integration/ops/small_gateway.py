@@ -1,0 +1,87 @@
+"""
+A server of ours around a small application: process behaviour can be seen without the whole gateway.
+
+``python -m tests.integration.ops.small_gateway PORT WORKERS`` serves: ``/`` who I am, ``/slow?seconds`` a late answer,
+``/upload`` reads its body, ``/ready`` 200 or, while draining, 503, ``/config`` how often it was told to reload.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from perpetuo.entrypoints.process import rundir, worker
+from perpetuo.entrypoints.process.server import GatewayServer, Launch
+
+
+class SmallGateway:
+    def __init__(self) -> None:
+        self.draining = False
+        self.reloads = 0
+        self.in_flight = 0
+
+    async def drain(self) -> None:
+        self.draining = True
+        await asyncio.sleep(0.5)  # "drainDelay"
+        for _ in range(int(os.environ.get("SMALL_DRAIN", "600"))):
+            if self.in_flight == 0:
+                return
+            await asyncio.sleep(0.1)
+
+    async def reload(self) -> None:
+        self.reloads += 1
+
+    async def lifespan(self, receive: Any, send: Any) -> None:
+        await receive()
+        if "SMALL_BROKEN" in os.environ:
+            await send({"type": "lifespan.startup.failed", "message": "broken on purpose"})
+            return
+        worker.obey(Path(os.environ[rundir.VARIABLE]), self.drain, self.reload)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self.lifespan(receive, send)
+            return
+        self.in_flight += 1
+        try:
+            status, text = await self.answer(scope, receive)
+        finally:
+            self.in_flight -= 1
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": text.encode()})
+
+    async def answer(self, scope: Any, receive: Any) -> tuple[int, str]:
+        match scope["path"]:
+            case "/ready":
+                return (503 if self.draining else 200), ""
+            case "/slow":
+                await asyncio.sleep(float(scope["query_string"]))
+            case "/upload":
+                while (await receive()).get("more_body"):
+                    pass
+            case "/config":
+                return 200, str(self.reloads)
+        return 200, str(os.getpid())
+
+
+def load() -> Any:
+    worker.die_with_parent()
+    return SmallGateway()
+
+
+def tell(level: str, event: str, **fields: object) -> None:
+    print(level, event, fields, flush=True)
+
+
+def main() -> int:
+    port, workers = int(sys.argv[1]), int(sys.argv[2])
+    with rundir.made() as run_dir:
+        return GatewayServer(Launch("127.0.0.1", port, workers, run_dir), load, tell).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""O1, O5, T7, T8: do the processes of one server live, reload and end as promised?"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
+from typing import TypeVar
+
+import pytest
+
+from tests.servers import free_port
+
+T = TypeVar("T")
+
+
+class Running:
+    """A small gateway in its own processes."""
+
+    def __init__(self, workers: int, **environ: str) -> None:
+        self.port = free_port()
+        command = [sys.executable, "-m", "tests.integration.ops.small_gateway", str(self.port), str(workers)]
+        self.process = subprocess.Popen(
+            command, env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and text, on a connection of its own."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def up(self, workers: int) -> set[int]:
+        """Wait until so many workers answer; their pids."""
+        return self.eventually(lambda: found if len(found := self.workers()) >= workers else None)
+
+    def workers(self) -> set[int]:
+        pids = set()
+        for _ in range(16):
+            try:
+                pids.add(int(self.get("/")[1]))
+            except (OSError, HTTPException):
+                pass
+        return pids
+
+    def eventually(self, look: Callable[[], T | None], seconds: float = 10) -> T:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if (found := look()) is not None:
+                return found
+            time.sleep(0.05)
+        raise AssertionError("did not happen in time")
+
+    def stop(self, seconds: float = 10) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Running]]:
+    running: list[Running] = []
+
+    def make(workers: int = 2, **environ: str) -> Running:
+        running.append(Running(workers, **environ))
+        return running[-1]
+
+    yield make
+    for one in running:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()
+
+
+def test_o1_a_call_in_flight_finishes_while_ready_is_503(start: Callable[..., Running]) -> None:
+    """SIGTERM: not ready at once, still accepting, the call in flight gets its answer, exit 0."""
+    server = start()
+    server.up(2)
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(server.get, "/slow?1.5")
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        server.eventually(lambda: True if server.get("/ready")[0] == 503 else None, 0.4)
+        assert slow.result()[0] == 200
+    assert server.process.wait(5) == 0
+
+
+def test_o1_a_stalled_upload_cannot_hold_the_server(start: Callable[..., Running]) -> None:
+    """Whoever has not finished when the drain is over is cut off, and the exit status is still 0."""
+    server = start(workers=1, SMALL_DRAIN="5")
+    server.up(1)
+    with socket.create_connection(("127.0.0.1", server.port)) as upload:
+        upload.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(1.5)
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGTERM)  # a second one does not wait for the rest of the 65 s
+        assert server.process.wait(8) == 0
+
+
+def test_o1_no_process_and_no_directory_stays_behind(start: Callable[..., Running]) -> None:
+    """After the end the port is free, and a main process killed outright takes its workers along."""
+    server = start()
+    pids = server.up(2)
+    server.process.kill()
+    server.process.wait()
+    server.eventually(lambda: None if any(alive(pid) for pid in pids) else True)
+
+
+def test_o5_a_killed_worker_is_replaced_and_nobody_else_notices(start: Callable[..., Running]) -> None:
+    """Kill the same place again and again: the other worker stays, and there are two again within 5 s."""
+    server = start()
+    before = server.up(2)
+    stays = max(before)
+    for _ in range(3):
+        for pid in server.workers() - {stays}:
+            os.kill(pid, signal.SIGKILL)
+        after = server.eventually(lambda: found if len(found := server.workers() - before) else None, 5)
+        assert stays in server.up(2)
+        before |= after
+    assert server.stop() == 0
+
+
+def test_sighup_reloads_in_process(start: Callable[..., Running]) -> None:
+    """No worker is restarted for a new configuration."""
+    server = start(workers=1)
+    pids = server.up(1)
+    server.process.send_signal(signal.SIGHUP)
+    server.eventually(lambda: True if server.get("/config")[1] == "1" else None, 2)
+    assert server.workers() == pids
+
+
+def test_ctrl_c_reaches_workers_only_through_the_main_process(start: Callable[..., Running]) -> None:
+    """A terminal sends SIGINT to the whole group; the workers drain all the same."""
+    server = start(workers=1)
+    (pid,) = server.up(1)
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(server.get, "/slow?1")
+        time.sleep(0.3)
+        os.kill(pid, signal.SIGINT)
+        server.process.send_signal(signal.SIGINT)
+        assert server.get("/ready")[0] in (200, 503)
+        assert slow.result()[0] == 200
+    assert server.process.wait(5) == 0
+
+
+def test_a_start_that_fails_ends_with_1(start: Callable[..., Running]) -> None:
+    """No endless respawning of workers that never came up."""
+    server = start(SMALL_BROKEN="1")
+    assert server.process.wait(10) == 1
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
