@@ -1,0 +1,260 @@
+"""
+What does an answer in OpenAI's dialect say: how much was used, or what went wrong?
+
+Rule 1: providers differ; a member of another shape than expected is as good as missing, never an exception.
+Rule 2: what a client sees of a provider's error is rebuilt member by member; pages of HTML stay here.
+Rule 3: nothing that says more about our credential than that it was refused goes on.
+"""
+
+import math
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import attrs
+import msgspec
+
+from perpetuo.domain.model.upstream import Fault
+from perpetuo.domain.model.usage import Usage
+
+_TEXTS_TOO_LONG = (
+    "maximum context length",  # OpenAI, vLLM, Mistral, OpenRouter
+    "maximum model length",  # vLLM
+    "context window",  # Anthropic, Ollama
+    "context size",  # llama.cpp
+    "context length",  # LM Studio, Together
+    "prompt is too long",  # Anthropic
+    "input token count exceeds",  # Gemini
+    "input is too long",  # Bedrock
+)
+_CODES_TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
+_CODES_UNPAID = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_LONGEST_WAIT_S = 86_400 * 31
+
+
+# --- usage ---------------------------------------------------------------------------------------
+
+
+def read_usage(wire: object) -> Usage | None:
+    """
+    Tokens of a decoded ``usage`` object; ``None`` when it is missing, odd, or all zero.
+
+    Some providers leave reasoning out of ``completion_tokens`` and have it in ``total_tokens`` only (xAI, Gemini).
+    """
+    if not isinstance(wire, dict):
+        return None
+    prompt, completion, total = _tokens(wire, "prompt_tokens"), _tokens(wire, "completion_tokens"), None
+    total = _tokens(wire, "total_tokens")
+    if prompt is None or (completion is None and "completion_tokens" in wire):
+        return None
+    output = max(completion or 0, (total or 0) - prompt)
+    details = wire.get("prompt_tokens_details")
+    cached = _tokens(details, "cached_tokens") if isinstance(details, dict) else _tokens(wire, "prompt_cache_hit_tokens")
+    return Usage(prompt, output, min(cached or 0, prompt)) if prompt or output else None
+
+
+def _tokens(wire: Mapping[str, Any], name: str) -> int | None:
+    value = wire.get(name)
+    return value if type(value) is int and 0 <= value < 2**53 else None
+
+
+# --- complete answers ----------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Reading:
+    """What a 2xx body says. ``output_bytes`` bounds the output tokens when there is no ``usage``."""
+
+    usage: Usage | None
+    output_bytes: int
+    error: bool
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message | None = None
+
+
+class _Reply(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_REPLY = msgspec.json.Decoder(_Reply)
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def read_reply(body: bytes) -> Reading | None:
+    """Read the body of a 2xx; ``None`` when it is not one JSON object."""
+    try:
+        if not body.isascii():
+            body.decode()
+        reply = _REPLY.decode(body)
+    except msgspec.ValidationError:
+        return _read_odd_reply(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    size = sum(_message_bytes(choice.message) for choice in reply.choices or () if choice.message is not None)
+    failed = bytes(reply.error) != b"null" and reply.choices is None
+    return Reading(read_usage(reply.usage), size, failed)
+
+
+def _read_odd_reply(body: bytes) -> Reading | None:
+    """Valid JSON of unexpected shape: all of it counts as output."""
+    try:
+        reply = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not isinstance(reply, dict):
+        return None
+    return Reading(read_usage(reply.get("usage")), len(body), bool(reply.get("error")) and "choices" not in reply)
+
+
+def text_bytes(text: str | None) -> int:
+    """Bytes of ``text`` in UTF-8."""
+    if text is None:
+        return 0
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _message_bytes(message: _Message) -> int:
+    called = [call.function for call in message.tool_calls or () if call.function is not None]
+    if message.function_call is not None:
+        called.append(message.function_call)
+    return (
+        text_bytes(message.content)
+        + text_bytes(message.refusal)
+        + text_bytes(message.reasoning_content)
+        + text_bytes(message.reasoning)
+        + sum(text_bytes(function.name) + text_bytes(function.arguments) for function in called)
+    )
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class ErrorReading:
+    """What a provider's error says. ``body`` is the envelope a client may see."""
+
+    fault: Fault
+    code: str | None
+    retry_after_us: int | None
+    body: bytes
+
+
+def read_error(status: int, body: bytes, headers: Mapping[str, str], now_us: int) -> ErrorReading:
+    """Read an answer that is no success. ``headers`` have lower-case names; ``now_us`` is for a Retry-After date."""
+    error = _error_object(body)
+    code = _code(error)
+    fault = _fault(status, code, _string(error, "type"), _string(error, "message") or "")
+    if fault is Fault.CONTEXT_LENGTH and not isinstance(error.get("code"), str):
+        code = "context_length_exceeded"  # what OpenAI's clients look for
+    return ErrorReading(fault, code, _retry_after(headers, now_us), _envelope(status, fault, code, error))
+
+
+def _fault(status: int, code: str | None, kind: str | None, message: str) -> Fault:
+    if status in (400, 413, 422) and _too_long(code, kind, message):
+        return Fault.CONTEXT_LENGTH
+    match status:
+        case 400 | 404 | 413 | 422:
+            return Fault.CLIENT_ERROR
+        case 401 | 402 | 403:  # 402: some say so when the account has run dry
+            return Fault.CREDENTIAL
+        case 429:
+            return Fault.CREDENTIAL if {code, kind} & _CODES_UNPAID else Fault.RATE_LIMITED
+        case _:
+            return Fault.SERVER_ERROR
+
+
+def _too_long(code: str | None, kind: str | None, message: str) -> bool:
+    lower = message.lower()
+    return bool({code, kind} & _CODES_TOO_LONG) or any(text in lower for text in _TEXTS_TOO_LONG)
+
+
+def _error_object(body: bytes) -> dict[str, Any]:
+    """``{"error": {…}}``, ``{"error": "text"}``, ``{"detail": …}`` or the members at the top; else empty."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    error = found.get("error", found)
+    if isinstance(error, str):
+        return {**found, "message": error}
+    if error is found and isinstance(found.get("detail"), str):
+        return {"message": found["detail"]}
+    return error if isinstance(error, dict) else {}
+
+
+def _string(error: Mapping[str, Any], name: str) -> str | None:
+    value = error.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _code(error: Mapping[str, Any]) -> str | None:
+    """The code as text: llama.cpp and vLLM put the status there as a number and the reason into ``type``."""
+    code = error.get("code")
+    if isinstance(code, str):
+        return code[:128]
+    kind = _string(error, "type")
+    if kind is not None:
+        return kind[:128]
+    return str(code) if type(code) is int else None
+
+
+def _envelope(status: int, fault: Fault, code: str | None, error: Mapping[str, Any]) -> bytes:
+    if fault is Fault.CREDENTIAL:
+        message, kind, param, code = "The provider refused the gateway's credential.", "upstream_error", None, None
+    else:
+        message = _string(error, "message") or f"The provider answered {status} without an explanation."
+        kind = _string(error, "type") or ("invalid_request_error" if status < 500 else "upstream_error")
+        param = _string(error, "param")
+    shown = {"message": message, "type": kind, "param": param, "code": code, "source": "provider"}
+    return msgspec.json.encode({"error": shown})
+
+
+def _retry_after(headers: Mapping[str, str], now_us: int) -> int | None:
+    """The wait in µs from ``retry-after-ms``, or ``retry-after`` in seconds or as a date."""
+    exact = _number(headers.get("retry-after-ms"))
+    if exact is not None:
+        return math.ceil(exact * 1_000)
+    given = headers.get("retry-after")
+    seconds = _number(given)
+    if seconds is not None:
+        return math.ceil(seconds * 1_000_000)
+    if not given:
+        return None
+    try:
+        at = parsedate_to_datetime(given).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    wait = int(at) * 1_000_000 - now_us
+    return min(max(0, wait), _LONGEST_WAIT_S * 1_000_000)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return min(max(0.0, value), _LONGEST_WAIT_S * 1_000.0) if math.isfinite(value) else None
