@@ -106,3 +106,13 @@ def refusals(p: str, minute: int) -> str:
 
 def login(address: str) -> str:
     return f"{PREFIX}login:{safe(address)}"
+
+
+def breaker(provider: str) -> str:
+    """There means open. Operators may delete or set it, so its name is a promise."""
+    return f"{PREFIX}cb:{safe(provider)}"
+
+
+def breaker_state(provider: str) -> str:
+    """The rest of a breaker; the hash tag puts it into the slot of `breaker`."""
+    return f"{PREFIX}cbs:{{{breaker(provider)}}}"
