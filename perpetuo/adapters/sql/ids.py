@@ -1,0 +1,34 @@
+"""
+What does an event's id say about its time?
+
+A UUIDv7 starts with the milliseconds since the epoch, so a day is a range of ids: partitions, paging and
+retention all go by that range.
+"""
+
+from datetime import date
+
+DAY_MS = 86_400_000
+EPOCH = date(1970, 1, 1).toordinal()
+LAST_DAY = date.max.toordinal() - EPOCH
+
+
+def floor_id(ms: int) -> str:
+    """The smallest UUID a millisecond can have."""
+    digits = f"{max(ms, 0):012x}"
+    return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"
+
+
+def day_of(event_id: str) -> date | None:
+    """The UTC day a UUIDv7 was made on; ``None``: it carries no day."""
+    digits = event_id.replace("-", "")
+    try:
+        day = int(digits[:12], 16) // DAY_MS
+    except ValueError:
+        return None
+    return date.fromordinal(EPOCH + day) if digits[12:13] == "7" and day < LAST_DAY else None
+
+
+def day_range(day: date) -> tuple[str, str]:
+    """The first id of ``day``, and the first after it."""
+    start = (day.toordinal() - EPOCH) * DAY_MS
+    return floor_id(start), floor_id(start + DAY_MS)

@@ -1,0 +1,128 @@
+"""
+`perpetuo.domain.ports.EventStore` and `EventHistory` on Postgres or SQLite.
+
+Everything here is a transaction around a statement of `writing`, `refusals` or `queries`.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from perpetuo.adapters.sql import queries, refusals, writing
+from perpetuo.adapters.sql.database import MAINTAINING, READING, UNMIGRATED, WRITING, Database, Unacceptable
+from perpetuo.adapters.sql.ids import day_range
+from perpetuo.adapters.sql.partitions import Partitions
+from perpetuo.adapters.sql.tables import HEAD, events, events_rejected
+from perpetuo.adapters.sql.tables import refusals as refusals_table
+from perpetuo.adapters.sql.values import moment
+from perpetuo.domain.model.events import Event, EventFilter, RefusalMinute, RefusalNote
+from perpetuo.domain.ports import Admission, StoreUnavailable, StreamedEvent, WindowSum
+
+DAYS_AHEAD = 7
+BUDGET_MONTH = timedelta(days=33)
+"""Counters are re-seeded from these rows: a month that is still open is kept, whatever the retention says."""
+
+
+class SqlEventStore:
+    """The table ``events`` and its neighbours."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._partitions = Partitions(database)
+        self._insert: Any = postgresql.insert if database.postgres else sqlite.insert
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    # --- EventStore ------------------------------------------------------------------------------
+
+    async def write(self, streamed: Sequence[StreamedEvent]) -> int:
+        rows, rejected = writing.read(streamed)
+        if self._database.postgres:
+            await self._partitions.ensure(row.id for row in rows)
+        rejected += await writing.write_folded(rows, self._upsert)
+        if rejected:
+            await self._set_aside(rejected)
+        return len(rejected)
+
+    async def write_refusals(self, notes: Sequence[RefusalNote]) -> None:
+        if notes:
+            async with self._database.transaction(WRITING) as connection:
+                await connection.execute(refusals.upsert(connection.dialect.name), refusals.fold(notes))
+
+    async def sums(self, tenant: str, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
+        return await self._sums(tenant, days, months)
+
+    async def by_request_id(self, tenant: str, request_id: str) -> Event | None:
+        rows = await self._read(queries.by_request_id(tenant, request_id))
+        return queries.event_from(rows[0]) if rows else None
+
+    # --- EventHistory ----------------------------------------------------------------------------
+
+    async def latest(self, where: EventFilter, *, before: str | None = None, limit: int = 50) -> Sequence[Event]:
+        return [queries.event_from(row) for row in await self._read(queries.latest(where, before, limit))]
+
+    async def refusals(self, since_us: int, tenant: str | None = None) -> Sequence[RefusalMinute]:
+        rows = await self._read(queries.refusal_minutes(moment(since_us), tenant))
+        return [refusals.minute_from(row) for row in rows]
+
+    async def spending(self, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
+        return await self._sums(None, days, months)
+
+    async def recent_admissions(self, since_us: int) -> Sequence[Admission]:
+        return [queries.admission_from(row) for row in await self._read(queries.recent_admissions(since_us))]
+
+    async def maintain(self, now_us: int, retention_us: int) -> None:
+        now = moment(now_us)
+        cutoff = now - max(timedelta(microseconds=retention_us), BUDGET_MONTH)
+        if self._database.postgres:
+            today = now.date()
+            await self._partitions.make([today + timedelta(days=n) for n in range(DAYS_AHEAD + 1)])
+            await self._partitions.drop_before(cutoff.date())
+        else:
+            await self._forget(sa.delete(events).where(events.c.id < day_range(cutoff.date())[0]))
+        await self._forget(sa.delete(refusals_table).where(refusals_table.c.minute < cutoff))
+        await self._forget(sa.delete(events_rejected).where(events_rejected.c.rejected_at < cutoff))
+
+    async def ping(self) -> None:
+        rows = await self._read(sa.select(sa.column("version_num")).select_from(sa.table("alembic_version")))
+        if not any(row["version_num"] >= HEAD for row in rows):
+            self._database.problem = UNMIGRATED
+            raise StoreUnavailable(UNMIGRATED)
+
+    def problem(self) -> str | None:
+        return self._database.problem
+
+    # --- how -------------------------------------------------------------------------------------
+
+    async def _upsert(self, rows: Sequence[writing.Row]) -> None:
+        statement: Any = writing.POSTGRES_UPSERT if self._database.postgres else writing.SQLITE_UPSERT
+        parameters: Any = (
+            {"rows": writing.postgres_document(rows)} if self._database.postgres else writing.sqlite_rows(rows)
+        )
+        async with self._database.transaction(WRITING) as connection:
+            await connection.execute(statement, parameters)
+
+    async def _set_aside(self, rejected: Sequence[writing.Rejected]) -> None:
+        statement = queries.set_aside(self._insert)
+        async with self._database.transaction(WRITING) as connection:
+            await connection.execute(statement, [queries.rejected_row(row) for row in rejected])
+
+    async def _read(self, statement: sa.Select[Any]) -> Sequence[sa.RowMapping]:
+        try:
+            async with self._database.transaction(READING) as connection:
+                result = await connection.execute(statement)
+                return result.mappings().all()
+        except Unacceptable:  # such as a NUL in a request id: a value no row can hold is found in none
+            return []
+
+    async def _sums(self, tenant: str | None, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
+        costs = await self._read(queries.daily_costs(tenant, days, months))
+        return queries.windows(costs, days, months)
+
+    async def _forget(self, statement: sa.Delete) -> None:
+        async with self._database.transaction(MAINTAINING) as connection:
+            await connection.execute(statement)
