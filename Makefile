@@ -1,0 +1,148 @@
+# Everything a developer does, from a machine with Python 3.11+, make and git.
+#
+#   make run        the gateway with a demo provider on http://127.0.0.1:3000
+#   make run-llm    the same in front of a small language model on this machine
+#   make test       unit and integration tests (Redis and PostgreSQL from the PATH, else from wheels)
+#   make check      style, types, imports, dependencies, generated files
+#   make help       the rest
+#
+# Locks carry hashes and no registry's address: your pip configuration says where packages come from.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv)
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+LLM := $(VENV)/.installed-llm
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
+
+# $(call install,options of pip install)
+ifeq ($(UV),)
+install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(1)
+else
+install = VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps $(1)
+endif
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ------------------------------------------------------------- environment
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Perpetuo needs Python 3.11 or newer; none was found. Try: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) can't make a virtual environment. On Debian: apt install python3-venv"; exit 1; }
+
+$(RUN): requirements.txt requirements-build.txt | $(BIN)/python
+	@echo "Installing what Perpetuo needs into $(VENV) (once) …"
+	@$(call install,--require-hashes -r requirements.txt -r requirements-build.txt)
+	@$(call install,--no-build-isolation -e .)
+	@touch $@
+
+$(DEV): requirements-dev.txt | $(RUN)
+	@echo "Installing the tools for tests and checks into $(VENV) (once) …"
+	@$(call install,--require-hashes -r requirements-dev.txt)
+	@touch $@
+
+$(LLM): requirements-llm.txt | $(RUN)
+	@echo "Installing a small language model (350 MB) into $(VENV) (once) …"
+	@$(call install,--require-hashes -r requirements-llm.txt)
+	@touch $@
+
+.PHONY: install install-dev
+install: $(RUN) ## only the virtual environment
+install-dev: $(DEV) ## the same with all tools
+
+# --------------------------------------------------------------------- run
+
+.PHONY: run run-llm
+run: $(RUN) ## the gateway with a demo provider: no Redis, no PostgreSQL, no key
+	@exec $(BIN)/perpetuo dev
+
+run-llm: $(LLM) ## the gateway in front of a small language model on this machine
+	@exec $(BIN)/python scripts/run_llm.py
+
+# ------------------------------------------------------------------- tests
+
+.PHONY: test test-unit test-slow bench
+test: $(DEV) ## unit and integration tests
+	@$(BIN)/python -m pytest
+
+test-unit: $(DEV) ## only what needs no server
+	@$(BIN)/python -m pytest tests/unit
+
+test-slow: $(DEV) ## what takes minutes: soaks, chaos, clean installs
+	@$(BIN)/python -m pytest -m slow
+
+bench: $(DEV) ## CPU per request; writes bench/RESULTS.md
+	@$(BIN)/python -m bench
+
+# ------------------------------------------------------------------ checks
+
+.PHONY: check lint types imports dependencies generated format
+check: lint types imports dependencies generated ## everything CI looks at beside the tests
+
+lint: $(DEV)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(DEV)
+	@$(BIN)/mypy
+
+imports: $(DEV)
+	@$(BIN)/lint-imports --no-cache --no-logo
+
+dependencies: $(DEV)
+	@$(BIN)/deptry .
+
+generated: $(DEV)
+	@$(BIN)/python scripts/generate_schema.py --check
+	@$(BIN)/python scripts/generate_init_sql.py --check
+	@$(BIN)/check-jsonschema --schemafile perpetuo.schema.json perpetuo.config.yaml
+
+format: $(DEV) ## put files in order
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# --------------------------------------------------------- generated files
+
+.PHONY: lock schema catalogue migrations
+lock: $(DEV) ## newest allowed versions into requirements*.txt, with hashes
+	@$(COMPILE) --upgrade pyproject.toml --output-file requirements.txt
+	@printf 'hatchling>=1.27\neditables>=0.5\n' | $(COMPILE) --upgrade - --output-file requirements-build.txt
+	@$(COMPILE) --upgrade --all-extras -c requirements.txt pyproject.toml --output-file requirements-dev.txt
+
+schema: $(DEV) ## perpetuo.schema.json from the config classes
+	@$(BIN)/python scripts/generate_schema.py
+
+catalogue: $(DEV) ## newest prices and limits of known models
+	@$(BIN)/python scripts/refresh_catalogue.py
+
+migrations: $(DEV) ## migrations/001_init.sql from alembic
+	@$(BIN)/python scripts/generate_init_sql.py
+
+# --------------------------------------------------------------- container
+
+.PHONY: up down
+up: ## gateway, Redis and PostgreSQL in containers
+	docker compose up -d --build
+
+down:
+	docker compose down
+
+# ------------------------------------------------------------------- clean
+
+.PHONY: clean distclean
+clean: ## caches and local state (var/)
+	@rm -rf var build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis bench/out
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## and the virtual environment
+	@rm -rf $(VENV)
