@@ -9,19 +9,16 @@ can tell whether the server had read the request.
 """
 
 import asyncio
-import re
 import ssl
 from functools import cache
-from urllib.parse import urlsplit
+from typing import Any
 
 from perpetuo.adapters.providers.transport.connection import Connection, Http1Exchange
+from perpetuo.adapters.providers.transport.request import Origin, render
+from perpetuo.adapters.providers.transport.run import Run
 from perpetuo.adapters.providers.transport.slots import Slots, connect_due, unsent
 from perpetuo.adapters.providers.transport.wire import Phases, PoolStats, UpstreamRequest
 from perpetuo.domain.model.upstream import Abort, Fault
-
-_OURS = frozenset((b"host", b"content-length", b"transfer-encoding", b"accept-encoding", b"connection"))
-_UNSAFE_HEADER = re.compile(rb"[\r\n\0]")
-_UNSAFE_TARGET = re.compile(rb"[^\x21-\x7e]")
 
 
 @cache
@@ -37,21 +34,16 @@ class LlhttpUpstream:
 
     def __init__(self, origin: str, *, tls: ssl.SSLContext | None = None, max_connections: int = 1000) -> None:
         """``origin`` is ``scheme://host[:port]``; ``tls`` overrides the checks of an https origin."""
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{origin!r} is not an http or https origin")
-        self._tls = (tls or default_tls()) if parts.scheme == "https" else None
-        self._host = parts.hostname
-        self._port = parts.port or (443 if self._tls else 80)
-        self._authority = parts.netloc.rpartition("@")[2].encode("ascii")
+        self._origin = Origin.parse(origin)
+        self._tls = (tls or default_tls()) if self._origin.secure else None
         self._slots = Slots(max_connections)
         self._idle: dict[Connection, None] = {}
         self._busy: set[Connection] = set()
-        self._dials: set[asyncio.Task[object]] = set()
+        self._dials: set[Run[Any]] = set()
         self._closed = False
 
     async def open(self, request: UpstreamRequest, phases: Phases, abort: Abort) -> Http1Exchange:
-        head = self._head(request)
+        head = render(request, self._origin.authority)
         if self._closed:
             raise unsent(Fault.ABORTED, "the transport is closed")
         await self._slots.acquire(phases, abort)
@@ -67,7 +59,7 @@ class LlhttpUpstream:
         self._closed = True
         self._slots.dismiss(unsent(Fault.ABORTED, "the transport was closed"))
         for dial in self._dials:
-            dial.cancel()
+            dial.stop(unsent(Fault.ABORTED, "the transport was closed"))
         for connection in (*self._idle, *self._busy):
             connection.shut("the transport was closed")
 
@@ -110,47 +102,20 @@ class LlhttpUpstream:
     async def _dial(
         self, loop: asyncio.AbstractEventLoop, connection: Connection, phases: Phases, abort: Abort
     ) -> None:
-        due, failure = connect_due(phases, loop.time())
-        name = self._host if self._tls else None
-        dial = loop.create_task(
-            loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls, server_hostname=name)
-        )
+        host, port = self._origin.host, self._origin.port
+        name = host if self._tls else None
+        dial = Run(loop, loop.create_connection(lambda: connection, host, port, ssl=self._tls, server_hostname=name))
+        dial.stop_at(*connect_due(phases, loop.time()))
 
         def aborted() -> None:
-            nonlocal failure
-            failure = unsent(Fault.ABORTED, f"aborted while connecting: {abort.reason}")
-            dial.cancel()
+            dial.stop(unsent(Fault.ABORTED, f"aborted while connecting: {abort.reason}"))
 
-        timer = loop.call_at(due, dial.cancel)
         abort.attach(aborted)
         self._dials.add(dial)
-        cancels = _cancels()
         try:
-            await dial
-        except asyncio.CancelledError:
-            if _cancels() > cancels:
-                raise
-            raise unsent(Fault.ABORTED, "the transport was closed") if self._closed else failure from None
+            await dial.result()
         except (OSError, ValueError) as error:
-            raise unsent(Fault.CONNECT, f"{self._host}:{self._port}: {error}") from None
+            raise unsent(Fault.CONNECT, f"{host}:{port}: {error}") from None
         finally:
-            timer.cancel()
             abort.detach(aborted)
             self._dials.discard(dial)
-
-    def _head(self, request: UpstreamRequest) -> bytes:
-        """The request up to its body. What would let a header say more than one thing is refused here, unsent."""
-        if _UNSAFE_TARGET.search(request.path) or not request.method.isalpha():
-            raise unsent(Fault.PROTOCOL, f"{request.method[:20]!r} {request.path[:80]!r} can't be a request line")
-        lines = [name + b": " + value for name, value in request.headers if name.lower() not in _OURS]
-        lines.append(b"accept-encoding: identity")
-        lines.append(b"content-length: %d" % len(request.body))
-        if _UNSAFE_HEADER.search(b"\t".join(lines)):
-            raise unsent(Fault.PROTOCOL, "a request header with a line break or NUL")
-        start = b"%s %s HTTP/1.1\r\nhost: %s\r\n" % (request.method, request.path, self._authority)
-        return start + b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-def _cancels() -> int:
-    task = asyncio.current_task()
-    return task.cancelling() if task is not None else 0

@@ -9,12 +9,16 @@ Rule 2: constant memory: 64 KiB without a body byte in between (heads, chunk ext
 Rule 3: we ask for ``identity``; an encoded body would be gibberish further on, so it is refused here.
 """
 
+import re
+from collections.abc import Sequence
+
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from perpetuo.adapters.providers.transport.wire import HEAD_BYTES, HEADER_COUNT, IDLE_S
 
 _SPENT = HttpResponseParser(object())
 """Put in a reader's place of its own when it is done with it."""
+_CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 _NO_BODY = frozenset((204, 304))
 
 
@@ -126,7 +130,7 @@ class ResponseReader:
             self.headers.clear()
             return
         self.status = status
-        self._until_close = not self._check_framing() and not self._bodyless and status not in _NO_BODY
+        self._until_close = not self._is_framed() and not self._bodyless and status not in _NO_BODY
         self.head_complete = True
         if self._bodyless:
             self.complete = True  # llhttp doesn't know the method and waits for a body; hence no `keep_s`.
@@ -143,33 +147,53 @@ class ResponseReader:
             return  # The end of a 1xx, or of an answer to HEAD.
         self.complete = True
         if self._parser.should_keep_alive():
-            self.keep_s = self._announced_keep()
+            self.keep_s = announced_keep(self.headers)
+
+    def _is_framed(self) -> bool:
+        try:
+            return check_framing(self.headers)
+        except Malformed as problem:
+            self._refuse(str(problem))
+            raise
 
     def _refuse(self, problem: str) -> None:
         self._problem = problem
         raise Malformed(problem)
 
-    def _check_framing(self) -> bool:
-        """Refuse encoded bodies; is the length of this one announced?"""
-        framed = False
-        for name, value in self.headers:
-            if name == b"content-length":
-                framed = True
-            elif name == b"transfer-encoding":
-                # llhttp takes "gzip, chunked" and chunked twice; we decode one "chunked" and nothing else.
-                if framed or value.lower() != b"chunked":
-                    self._refuse("a transfer coding other than chunked")
-                framed = True
-            elif name == b"content-encoding" and value.lower() not in (b"", b"identity"):
-                self._refuse(f"encoded as {value[:40]!r} though identity was asked for")
-        return framed
 
-    def _announced_keep(self) -> float:
-        """Servers close idle connections; a second of margin keeps our next request off a dying one."""
-        for name, value in self.headers:
-            if name == b"keep-alive":
-                for part in value.split(b","):
-                    key, _, seconds = part.strip().partition(b"=")
-                    if key.lower() == b"timeout" and seconds.isdigit() and len(seconds) < 10:
-                        return max(0.0, min(IDLE_S, int(seconds) - 1.0))
-        return IDLE_S
+def check_framing(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Is the length of the body announced? Raises `Malformed` for an encoded or doubly framed one."""
+    framed = False
+    for name, value in headers:
+        if name in (b"content-length", b"transfer-encoding"):
+            # llhttp takes "gzip, chunked" and chunked twice; we decode one "chunked" and nothing else.
+            if framed or (name == b"transfer-encoding" and value.lower() != b"chunked"):
+                raise Malformed("two lengths, or a transfer coding other than chunked")
+            framed = True
+        elif name == b"content-encoding" and value.lower() not in (b"", b"identity"):
+            raise Malformed(f"encoded as {value[:40]!r} though identity was asked for")
+    return framed
+
+
+def check_head(status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """The rules of `ResponseReader` for a head that somebody else has parsed. Raises `Malformed`."""
+    if not 200 <= status <= 599:
+        raise Malformed(f"status {status} is not between 200 and 599")
+    if len(headers) > HEADER_COUNT:
+        raise Malformed(f"more than {HEADER_COUNT} headers")
+    if sum(len(name) + len(value) + 4 for name, value in headers) > HEAD_BYTES:
+        raise Malformed(f"a head of more than {HEAD_BYTES} bytes")
+    if any(_CONTROL.search(name) or _CONTROL.search(value) for name, value in headers):
+        raise Malformed("a header with a control character")
+    check_framing(headers)
+
+
+def announced_keep(headers: Sequence[tuple[bytes, bytes]]) -> float:
+    """Servers close idle connections; a second of margin keeps our next request off a dying one."""
+    for name, value in headers:
+        if name == b"keep-alive":
+            for part in value.split(b","):
+                key, _, seconds = part.strip().partition(b"=")
+                if key.lower() == b"timeout" and seconds.isdigit() and len(seconds) < 10:
+                    return max(0.0, min(IDLE_S, int(seconds) - 1.0))
+    return IDLE_S

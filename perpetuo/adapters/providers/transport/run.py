@@ -1,0 +1,56 @@
+"""
+How is a coroutine of somebody else's stopped with a reason, and told apart from a cancellation of ours?
+
+`Run` puts it in a task of its own. Stopping it gives its waiter the failure it was stopped with; cancelling
+the waiter cancels the task too, and waits until it has cleaned up. Only connecting and httpx need this: a call on
+a warm connection has no task.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar
+
+from perpetuo.domain.model.upstream import UpstreamFailure
+
+T = TypeVar("T")
+
+
+class Run(Generic[T]):
+    """One coroutine, running."""
+
+    __slots__ = ("_due", "_failure", "_loop", "_task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._loop = loop
+        self._task = loop.create_task(coroutine)
+        self._failure: UpstreamFailure | None = None
+        self._due: asyncio.TimerHandle | None = None
+
+    def stop(self, failure: UpstreamFailure) -> None:
+        """End it, unless it has ended; only the first reason counts."""
+        if self._failure is None and self._task.cancel():
+            self._failure = failure
+
+    def stop_at(self, due: float, failure: UpstreamFailure) -> None:
+        """End it at ``due`` (loop time); replaces what was said before."""
+        if self._due is not None:
+            self._due.cancel()
+        self._due = self._loop.call_at(due, self.stop, failure)
+
+    async def result(self) -> T:
+        """What the coroutine returned or raised, or the failure it was stopped with."""
+        cancels = _cancels()
+        try:
+            return await self._task
+        except asyncio.CancelledError:
+            if self._failure is None or _cancels() > cancels:
+                raise
+            raise self._failure from None
+        finally:
+            if self._due is not None:
+                self._due.cancel()
+
+
+def _cancels() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
