@@ -104,6 +104,18 @@ class ScopeUsage(Protocol):
     in_flight: int
 
 
+class RecentRefusals(Protocol):
+    """
+    Refusals of the last minutes by request id, so that a caller can ask what happened to a request.
+
+    Off the call path, best effort: at most 1,000 a second are remembered, for 10 minutes.
+    """
+
+    async def note_refusals(self, notes: Sequence[RefusalNote]) -> None: ...
+
+    async def find_refusal(self, tenant: str, request_id: str) -> RefusalNote | None: ...
+
+
 class BreakerBoard(Protocol):
     """
     Breakers of all providers, shared by all workers; reading and recording cost no round trip.

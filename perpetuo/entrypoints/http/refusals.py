@@ -1,0 +1,64 @@
+"""How do the ordinary Litestar routes refuse, and what becomes of what Litestar itself refuses?"""
+
+import logging
+from typing import Any
+
+from litestar import Request, Response
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+)
+
+from perpetuo.domain.model.errors import Reason, Refusal
+from perpetuo.entrypoints.http.errors import envelope, retry_headers, status_of
+
+SERVED = (
+    "POST /v1/chat/completions, POST /v1/embeddings, GET /v1/models, GET /v1/models/{id}, GET /v1/key, "
+    "GET /v1/requests/{id}"
+)
+_log = logging.getLogger("perpetuo")
+
+
+class RefusedError(Exception):
+    """Raised by a route that refuses; `answer` renders it."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def refused(_: Request[Any, Any, Any], error: RefusedError) -> Response[bytes]:
+    return answer(error.refusal)
+
+
+def answer(refusal: Refusal, status: int | None = None, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """A refusal as an ordinary Litestar response."""
+    return Response(
+        envelope(refusal),
+        status_code=status or status_of(refusal),
+        media_type="application/json",
+        headers={**dict(retry_headers(refusal)), **(headers or {})},
+    )
+
+
+def framework_refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """What Litestar refuses, in our envelope."""
+    if isinstance(error, NotFoundException):
+        served = f" Served here: {SERVED}." if request.url.path.startswith("/v1") else ""
+        return answer(Refusal(Reason.NOT_FOUND, f"There is nothing at this path.{served}"))
+    if isinstance(error, MethodNotAllowedException):
+        allowed = (error.headers or {}).get("Allow", "")
+        refusal = Refusal(Reason.METHOD_NOT_ALLOWED, f"{request.method} is not possible here. Possible: {allowed}.")
+        return answer(refusal, headers={"allow": allowed})
+    return answer(Refusal(Reason.INVALID_REQUEST, str(error.detail)), status=error.status_code)
+
+
+def broken(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """A defect of ours: the log has where, the client gets no traceback."""
+    _log.error("route_broken %s %s: %s", request.method, request.scope.get("path_template"), type(error).__name__)
+    refusal = Refusal(Reason.STORE_UNAVAILABLE, "The gateway could not answer this. Your operator's log says why.")
+    return answer(refusal, status=503)
+
+
+EXCEPTION_HANDLERS: dict[Any, Any] = {RefusedError: refused, HTTPException: framework_refused, Exception: broken}
