@@ -43,14 +43,15 @@ def read_usage(wire: object) -> Usage | None:
     """
     if not isinstance(wire, dict):
         return None
-    prompt, completion, total = _tokens(wire, "prompt_tokens"), _tokens(wire, "completion_tokens"), None
-    total = _tokens(wire, "total_tokens")
-    if prompt is None or (completion is None and "completion_tokens" in wire):
+    prompt, completion, total = (_tokens(wire, n) for n in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    if prompt is None or (completion is None and total is None):
         return None
     output = max(completion or 0, (total or 0) - prompt)
     details = wire.get("prompt_tokens_details")
-    cached = _tokens(details, "cached_tokens") if isinstance(details, dict) else _tokens(wire, "prompt_cache_hit_tokens")
-    return Usage(prompt, output, min(cached or 0, prompt)) if prompt or output else None
+    cached = _tokens(details, "cached_tokens") if isinstance(details, dict) else None
+    if cached is None:
+        cached = _tokens(wire, "prompt_cache_hit_tokens") or 0  # DeepSeek
+    return Usage(prompt, output, min(cached, prompt)) if prompt or output else None
 
 
 def _tokens(wire: Mapping[str, Any], name: str) -> int | None:
@@ -235,11 +236,11 @@ def _envelope(status: int, fault: Fault, code: str | None, error: Mapping[str, A
 
 def _retry_after(headers: Mapping[str, str], now_us: int) -> int | None:
     """The wait in µs from ``retry-after-ms``, or ``retry-after`` in seconds or as a date."""
-    exact = _number(headers.get("retry-after-ms"))
+    exact = _number(headers.get("retry-after-ms"), _LONGEST_WAIT_S * 1_000)
     if exact is not None:
         return math.ceil(exact * 1_000)
     given = headers.get("retry-after")
-    seconds = _number(given)
+    seconds = _number(given, _LONGEST_WAIT_S)
     if seconds is not None:
         return math.ceil(seconds * 1_000_000)
     if not given:
@@ -252,9 +253,9 @@ def _retry_after(headers: Mapping[str, str], now_us: int) -> int | None:
     return min(max(0, wait), _LONGEST_WAIT_S * 1_000_000)
 
 
-def _number(text: str | None) -> float | None:
+def _number(text: str | None, most: int) -> float | None:
     try:
         value = float(text or "")
     except ValueError:
         return None
-    return min(max(0.0, value), _LONGEST_WAIT_S * 1_000.0) if math.isfinite(value) else None
+    return min(max(0.0, value), float(most)) if math.isfinite(value) else None
