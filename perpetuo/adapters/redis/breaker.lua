@@ -62,7 +62,7 @@ end
 -- What did time and operators do to it? (seen)
 local value = redis.pcall('GET', KEYS[1]) -- of another type, when an operator was creative: an error, so not ours
 local phase
-if value and value == s['until'] and s.by_hand == '' then
+if value and ends > 0 and value == s['until'] and s.by_hand == '' then
   phase = (real_clock or now < ends) and 'open' or 'half_open'
 elseif value then
   if s.by_hand == '' then
