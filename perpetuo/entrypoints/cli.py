@@ -12,6 +12,10 @@ import rich_click as click
 from perpetuo import __version__
 
 COMMANDS = {
+    "dev": "perpetuo.entrypoints.commands.dev:dev",
+    "serve": "perpetuo.entrypoints.commands.serve:serve",
+    "migrate": "perpetuo.entrypoints.commands.migrate:migrate",
+    "healthcheck": "perpetuo.entrypoints.commands.healthcheck:healthcheck",
     "check": "perpetuo.entrypoints.commands.check:check",
     "keys": "perpetuo.entrypoints.commands.keys:keys",
 }

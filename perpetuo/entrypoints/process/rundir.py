@@ -5,14 +5,13 @@ In a directory that the main process makes at start, names in ``PERPETUO_RUN_DIR
 
     metrics/       the workers' counters (mmap files), so that ``/metrics`` can add them up
     slot-<n>       held with ``flock`` by the worker that has place n; it continues that place's counters
-    admin-key      the admin key made up for this run, when none was given; only its owner may read it
+    came-up        there once a worker has got through its start
 
 Rule: a lock, not a pid, says who holds a slot: it ends with its holder, however that ended.
 """
 
 import fcntl
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, MutableMapping
@@ -20,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 VARIABLE = "PERPETUO_RUN_DIR"
-_ADMIN_KEY = "admin-key"
+CAME_UP = "came-up"
 
 
 @contextmanager
@@ -34,21 +33,6 @@ def made(environ: MutableMapping[str, str] = os.environ) -> Iterator[Path]:
     finally:
         environ.pop(VARIABLE, None)
         shutil.rmtree(path, ignore_errors=True)
-
-
-def make_up_admin_key(run_dir: Path) -> str:
-    """Make a key of 192 random bits that all workers of this run accept."""
-    key = f"admin-{secrets.token_urlsafe(24)}"
-    place = run_dir / _ADMIN_KEY
-    place.touch(mode=0o600)
-    place.write_text(key)
-    return key
-
-
-def made_up_admin_key(run_dir: Path | None) -> str | None:
-    """The key this run was given by `make_up_admin_key`, if any."""
-    place = run_dir / _ADMIN_KEY if run_dir else None
-    return place.read_text() if place and place.exists() else None
 
 
 def claim_slot(run_dir: Path, most: int = 1024) -> tuple[int, int]:

@@ -4,7 +4,7 @@ How do the workers live and end together?
     running   a worker that dies is replaced at once (one that keeps dying: after a growing pause)
     SIGHUP    every worker reads the configuration again; nobody is restarted
     draining  SIGTERM or SIGINT: every worker is told to drain and ends by itself when it is done
-    stopping  65 s later, or at a second signal: SIGTERM to those still there, 3 s later SIGKILL; exit 0
+    stopping  66 s later, or at a second signal: SIGTERM to those still there, 3 s later SIGKILL; exit 0
 
 Rule 1: granian alone would close the listener at SIGTERM and wait for ever for a stalled upload, end with the
 first worker that dies twice in 5.5 s, and restart all workers at SIGHUP. `_serve_loop` is where this differs.
@@ -27,10 +27,11 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.server.mp import MPServer, WorkerProcess
 
-from perpetuo.entrypoints.process.worker import CAME_UP, IGNORED_BY_MAIN
+from perpetuo.entrypoints.process.rundir import CAME_UP
+from perpetuo.entrypoints.process.worker import IGNORED_BY_MAIN
 
-DRAIN_SECONDS = 65.0
-"""Promise O1: 5 s still accepting and calls in flight up to 60 s; the rest is for error events."""
+FINISH_SECONDS = 61.0
+"""For calls in flight, after the drain delay: they have 58 s, error events and settlements the rest (O1)."""
 KILL_SECONDS = 3
 MAX_CONNECTIONS = 16_384
 Load = Callable[[], Callable[..., Awaitable[None]]]
@@ -46,8 +47,8 @@ class Launch:
     port: int
     workers: int
     run_dir: Path
-    drains: bool = True
-    """``False``: a signal ends at once (a developer's Ctrl-C)."""
+    drain_delay: float | None = 5.0
+    """Seconds to go on accepting when told to end; ``None``: no drain, a signal ends at once (a developer's Ctrl-C)."""
 
 
 class Wakeup:
@@ -177,11 +178,12 @@ class GatewayServer(MPServer):
         for worker in self.wrks:
             worker.interrupt_by_parent = True  # its end is no accident now
         self.interrupt_children.clear()
-        if not self.launch.drains:
+        if self.launch.drain_delay is None:
             return
-        self._tell("info", "draining", seconds=DRAIN_SECONDS)
+        most = self.launch.drain_delay + FINISH_SECONDS
+        self._tell("info", "stopping", seconds_at_most=most)
         self._signal_workers(signal.SIGUSR1)
-        deadline = time.monotonic() + DRAIN_SECONDS
+        deadline = time.monotonic() + most
         while any(worker.is_alive() for worker in self.wrks):
             if time.monotonic() >= deadline or self.stop_signals > 1:
                 self._tell("warning", "drain_cut_short")

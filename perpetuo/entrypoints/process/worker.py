@@ -22,11 +22,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from perpetuo.entrypoints.process import rundir
+
 Hook = Callable[[], Coroutine[Any, Any, None]]
 
 IGNORED_BY_MAIN = (signal.SIGUSR1, signal.SIGUSR2)
-CAME_UP = "came-up"
-"""This file in the run directory says that a worker of this run got through its start."""
 _tasks: set[asyncio.Task[None]] = set()
 
 
@@ -48,7 +48,7 @@ def obey(run_dir: Path | None, drain: Hook, reload: Hook) -> None:
     """
     if run_dir is None:
         return
-    (run_dir / CAME_UP).touch()
+    (run_dir / rundir.CAME_UP).touch()
     loop = asyncio.get_running_loop()
 
     async def drain_and_end() -> None:

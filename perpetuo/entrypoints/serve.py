@@ -1,0 +1,178 @@
+"""
+What has to be right before a server listens, and who starts it?
+
+    read the environment → read the configuration → refuse what can't go well → make the run directory → processes
+
+Rule 1: whatever is wrong is said at once, whole, in sentences, with exit status 2; nothing listens by then.
+Rule 2: a store that is away is no reason not to start: the gateway answers, and says what is degraded.
+Rule 3: workers get everything through the environment; they read the configuration for themselves.
+"""
+
+import errno
+import os
+import secrets
+import socket
+from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+import msgspec
+
+from perpetuo.adapters.configfile.load import load
+from perpetuo.adapters.configfile.problems import ConfigError
+from perpetuo.adapters.configfile.published import published_keys
+from perpetuo.domain.model.settings import Settings
+from perpetuo.entrypoints.process import environment, rundir
+from perpetuo.entrypoints.process.environment import Environment, InvalidEnvironmentError, Variables
+from perpetuo.entrypoints.process.server import GatewayServer, Launch, Tell
+from perpetuo.entrypoints.process.worker import load_gateway
+
+REFUSED = 2
+"""Exit status when the start is refused."""
+
+
+class StartRefusedError(Exception):
+    """``reasons`` has a sentence for everything that has to be put right first."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("\n".join(reasons))
+        self.reasons = reasons
+
+
+@attrs.frozen
+class Prepared:
+    """A start that nothing speaks against."""
+
+    environment: Environment
+    settings: Settings
+    admin_key: str | None = attrs.field(repr=False)
+    """Made up for this run, because nobody gave one; to be told once."""
+
+
+def prepare(environ: MutableMapping[str, str] = os.environ, *, production: bool = True) -> Prepared:
+    """Read and check everything; raises `StartRefusedError`. Puts a made-up admin key into ``environ``."""
+    try:
+        asked = environment.read(environ)
+    except InvalidEnvironmentError as invalid:
+        raise StartRefusedError(invalid.problems) from invalid
+    reasons = _occupied(asked) + (_no_database(asked) if production else [])
+    settings = None
+    try:
+        settings = load(asked.config_path, Variables(environ))
+        reasons += published_keys(settings) if production else []
+    except ConfigError as invalid:
+        reasons += map(str, invalid.problems)
+    if reasons or settings is None:
+        raise StartRefusedError(reasons)
+    return Prepared(asked, settings, _made_up_admin_key(asked, settings, environ))
+
+
+def run(prepared: Prepared, tell: Tell, *, drains: bool = True) -> int:
+    """Serve until told to stop; the exit status."""
+    asked = prepared.environment
+    with rundir.made() as run_dir:
+        launch = Launch(
+            host=asked.host,
+            port=asked.port,
+            workers=asked.workers,
+            run_dir=run_dir,
+            drain_delay=prepared.settings.server.drain_delay if drains else None,
+        )
+        return GatewayServer(launch, load_gateway, tell).run()
+
+
+def warnings(prepared: Prepared) -> dict[str, str]:
+    """What an operator should know at start: a sentence for each name of a log event."""
+    asked = prepared.environment
+    found = {}
+    if asked.beyond_loopback and asked.management_port is None and asked.metrics_token is None:
+        found["metrics_open"] = (
+            f"/metrics and /admin are on {asked.host}:{asked.port} for everybody who can reach it:"
+            " set MANAGEMENT_PORT, or PERPETUO_METRICS_TOKEN"
+        )
+    if prepared.admin_key is not None:
+        found["admin_key_made_up"] = f"PERPETUO_ADMIN_KEY is not set; until the next start it is {prepared.admin_key}"
+    return found
+
+
+def packaged(name: str) -> Path:
+    """A file that travels with the package: in it when installed, beside it in a checkout."""
+    package = Path(str(files("perpetuo")))
+    return next((path for path in (package / name, package.parent / name) if path.exists()), package / name)
+
+
+def teller(asked: Environment) -> Tell:
+    """Lines of the main process, in the workers' format, on stderr."""
+
+    def tell(level: str, event: str, **fields: Any) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = {"time": now, "level": level, "event": event, "pid": os.getpid(), **fields}
+        if asked.log_format == "json":
+            click.echo(msgspec.json.encode(line).decode(), err=True)
+        else:
+            rest = " ".join(f"{name}={value}" for name, value in fields.items())
+            click.echo(f"{now} {level:7} {event} {rest}", err=True)
+
+    return tell
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _no_database(asked: Environment) -> list[str]:
+    if asked.database_url is not None:
+        return []
+    return [
+        "DATABASE_URL is not set: events need a database (postgresql://user:password@host:5432/name)."
+        " To try Perpetuo with nothing installed, use `perpetuo dev`."
+    ]
+
+
+def _occupied(asked: Environment) -> list[str]:
+    """
+    Ports somebody listens on already.
+
+    Workers share their port (``SO_REUSEPORT``), so the kernel alone would let a second server in
+    and deal connections out to both.
+    """
+    ports = {"PORT": asked.port, "MANAGEMENT_PORT": asked.management_port}
+    return [
+        f"{asked.host}:{port} can't be used: {problem}; set {name}"
+        for name, port in ports.items()
+        if port is not None and (problem := _bind_problem(asked.host, port))
+    ]
+
+
+def _bind_problem(host: str, port: int) -> str | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return (
+                "something listens there already" if error.errno == errno.EADDRINUSE else str(error.strerror or error)
+            )
+    return None
+
+
+def _made_up_admin_key(asked: Environment, settings: Settings, environ: MutableMapping[str, str]) -> str | None:
+    """A key for this run, handed to the workers as if it had been given; none when somebody can sign in already."""
+    if asked.admin_key is not None or settings.admin_keys:
+        return None
+    key = environ["PERPETUO_ADMIN_KEY"] = f"admin-{secrets.token_urlsafe(24)}"
+    return key
+
+
+Echo = Callable[[str], None]
+
+
+def refused(error: StartRefusedError, echo: Echo) -> int:
+    """Tell why; the exit status."""
+    for reason in error.reasons:
+        echo(reason)
+    return REFUSED
