@@ -47,8 +47,8 @@ class Patience:
     total: float
 
 
-WRITING = Patience(lock=2, statement=10, total=15)
-READING = Patience(lock=2, statement=10, total=15)
+WRITING = Patience(lock=2, statement=5, total=8)
+READING = Patience(lock=2, statement=8, total=10)
 MAINTAINING = Patience(lock=2, statement=60, total=90)
 
 
@@ -180,5 +180,4 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _dumps(value: Any) -> str:
-    """JSON as both databases take it: Postgres has no NUL in text."""
-    return msgspec.json.encode(value).decode().replace("\\u0000", "\\ufffd")
+    return msgspec.json.encode(value).decode()

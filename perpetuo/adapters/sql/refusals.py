@@ -5,9 +5,11 @@ One row per tenant, key, reason and minute; failed authentications have no tenan
 address instead. A row that exists is added to; its sample stays the first.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -16,6 +18,7 @@ from perpetuo.adapters.sql.values import micros, moment
 from perpetuo.domain.model.events import RefusalMinute, RefusalNote
 
 MINUTE_US = 60_000_000
+ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 KEY = ("minute", "tenant_id", "key_name", "reason", "client_ip")
 
 
@@ -60,16 +63,17 @@ def _row(note: RefusalNote) -> dict[str, Any]:
         "count": note.count,
         "first_at": moment(note.at_us),
         "last_at": moment(note.last_us or note.at_us),
-        "sample": {
-            "request_id": note.request_id,
-            "status": note.status,
-            "model": note.model,
-            "decision": dict(note.decision),
-        },
+        "sample": _sample(note),
     }
 
 
+def _sample(note: RefusalNote) -> Any:
+    fields = {"request_id": note.request_id, "status": note.status, "model": note.model, "decision": note.decision}
+    return msgspec.json.decode(ESCAPED_NUL.sub(rb"\1\\ufffd", msgspec.json.encode(fields)))
+
+
 def _clean(text: str) -> str:
+    """Postgres has no NUL in text; a client may have sent one."""
     return text.replace("\0", "\ufffd")
 
 

@@ -114,10 +114,10 @@ class SqlEventStore:
     async def _read(self, statement: sa.Select[Any]) -> Sequence[sa.RowMapping]:
         try:
             async with self._database.transaction(READING) as connection:
-                result = await connection.execute(statement)
-                return result.mappings().all()
+                rows: Sequence[sa.RowMapping] = (await connection.execute(statement)).mappings().all()
         except Unacceptable:  # such as a NUL in a request id: a value no row can hold is found in none
             return []
+        return rows
 
     async def _sums(self, tenant: str | None, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
         costs = await self._read(queries.daily_costs(tenant, days, months))

@@ -10,7 +10,7 @@ Rule 3: a row the database refuses delays no other: the batch is halved until th
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 import msgspec
@@ -23,9 +23,13 @@ from perpetuo.adapters.sql.values import moment
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.ports import StreamedEvent
 
+YEAR_10000_US = 253_402_300_800_000_000
+
 
 class _Head(msgspec.Struct):
     id: str
+    occurred_at_us: Annotated[int, msgspec.Meta(ge=0, lt=YEAR_10000_US)]
+    """Postgres takes later ones, but then Python can't read them back."""
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode

@@ -1,0 +1,235 @@
+"""The event store on a real Postgres: the contract, partitions, and what only Postgres can refuse."""
+
+import asyncio
+import time
+from datetime import date, timedelta
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from perpetuo.adapters.sql import Database, SqlEventStore, database
+from perpetuo.adapters.sql.partitions import partition_day
+from perpetuo.adapters.sql.tables import events_rejected
+from perpetuo.domain.model.events import EventFilter
+from tests import servers
+from tests.contract.event_store_contract import (
+    DAY_US,
+    NOON,
+    NOON_US,
+    EventStoreContract,
+    Sent,
+    event,
+    refusal,
+    sent,
+    spoilt,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+class TestPostgresStore(EventStoreContract):
+    async def rejected(self, store: SqlEventStore) -> int:
+        async with store._database.transaction(database.READING) as connection:
+            return await connection.scalar(sa.select(sa.func.count()).select_from(events_rejected)) or 0
+
+
+def partitions(url: str) -> set[date | str]:
+    names = servers.sql(url, "select inhrelid::regclass::text from pg_inherits where inhparent = 'events'::regclass")
+    return {partition_day(name) or name for (name,) in names}
+
+
+def rows_of(url: str, table: str) -> int:
+    return int(servers.sql(url, f"select count(*) from {table}")[0][0])  # noqa: S608
+
+
+# --- poison --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda: spoilt(event(), upstream_model="gpt\0"),
+        lambda: sent(event(decision={"text": "\0"})),
+        lambda: spoilt(event(), id="no-uuid"),
+        lambda: sent(event(request_id="é" * 100_000 + "".join(map(chr, range(0x4E00, 0x9FFF))))),
+    ],
+    ids=["NUL in text", "NUL in a document", "no UUID", "too long for an index"],
+)
+async def test_a2_what_only_postgres_refuses_is_set_aside(store: SqlEventStore, migrated_url: str, bad: object) -> None:
+    """Postgres has no NUL and bounded index entries: such rows are kept in ``events_rejected`` with its own words."""
+    good = [event() for _ in range(20)]
+    poison: Sent = bad()  # type: ignore[operator]
+    started = time.monotonic()
+    assert await store.write([*map(sent, good[:7]), poison, *map(sent, good[7:])]) == 1
+    assert time.monotonic() - started < 5
+    assert rows_of(migrated_url, "events") == 20
+    ((error, row),) = servers.sql(migrated_url, "select error, row from events_rejected")
+    assert len(error) > 10
+    assert row.encode() == poison.row
+
+
+async def test_a2_a_batch_half_poison_delays_no_row_by_5_s(store: SqlEventStore, migrated_url: str) -> None:
+    """The worst batch for bisecting, at the relay's size."""
+    batch = [each for _ in range(250) for each in (sent(event()), spoilt(event(), upstream_model="\0"))]
+    started = time.monotonic()
+    assert await store.write(batch) == 250
+    took = time.monotonic() - started
+    print(f"250 of 500 rows set aside in {took:.2f} s")
+    assert took < 5
+    assert rows_of(migrated_url, "events") == 250
+
+
+async def test_a1_a_time_is_the_one_that_was_sent(store: SqlEventStore, migrated_url: str) -> None:
+    """``occurred_at`` is a timestamptz of the very µs."""
+    await store.write([sent(event(NOON_US + 123_457))])
+    ((at,),) = servers.sql(migrated_url, "select occurred_at from events")
+    assert at == NOON + timedelta(microseconds=123_457)
+
+
+async def test_a1_workers_writing_the_same_rows_at_once_make_one_row_each(migrated_url: str) -> None:
+    """Batches that overlap, in different orders, from four pools: no deadlock, no duplicate."""
+    stores = [SqlEventStore(Database(migrated_url)) for _ in range(4)]
+    calls = [event() for _ in range(200)]
+    orders = [calls, calls[::-1], calls[100:] + calls[:100], calls[::2] + calls[1::2]]
+    await asyncio.gather(*(s.write(list(map(sent, o))) for s, o in zip(stores, orders, strict=True) for _ in range(3)))
+    assert rows_of(migrated_url, "events") == 200
+    for each in stores:
+        await each.close()
+
+
+async def test_refusals_from_workers_at_once_add_up(migrated_url: str) -> None:
+    """Each adds to the same minutes."""
+    stores = [SqlEventStore(Database(migrated_url)) for _ in range(4)]
+    notes = [refusal(NOON_US + n * 1_000_000, key_name=f"k{n % 9}") for n in range(90)]
+    await asyncio.gather(*(s.write_refusals(o) for s in stores for o in (notes, notes[::-1])))
+    assert sum(row.count for row in await stores[0].refusals(NOON_US)) == 720
+    for each in stores:
+        await each.close()
+
+
+# --- partitions ----------------------------------------------------------------------------------
+
+
+async def test_the_writer_makes_a_missing_day(store: SqlEventStore, migrated_url: str) -> None:
+    """Rows don't end up in DEFAULT because nobody has made their partition yet."""
+    await store.write([sent(event(NOON_US)), sent(event(NOON_US + DAY_US))])
+    assert partitions(migrated_url) == {"events_default", NOON.date(), NOON.date() + timedelta(days=1)}
+    assert rows_of(migrated_url, "events_default") == 0
+
+
+async def test_days_are_made_ahead(store: SqlEventStore, migrated_url: str) -> None:
+    """A week ahead, so that nothing has to be made at midnight."""
+    await store.maintain(NOON_US, 90 * DAY_US)
+    assert partitions(migrated_url) == {"events_default", *(NOON.date() + timedelta(days=n) for n in range(8))}
+
+
+async def test_a_day_ends_where_the_next_begins(store: SqlEventStore, migrated_url: str) -> None:
+    """The first and last millisecond of a day are in its partition."""
+    midnight = NOON_US - DAY_US // 2
+    await store.write([sent(event(midnight)), sent(event(midnight + DAY_US - 1_000)), sent(event(midnight + DAY_US))])
+    assert rows_of(migrated_url, "events_20261123") == 2
+    assert rows_of(migrated_url, "events_20261124") == 1
+
+
+async def test_partitions_have_the_indexes_of_their_table(store: SqlEventStore, migrated_url: str) -> None:
+    """Attached, not copied once more: each parent index has exactly one child in each partition."""
+    await store.write([sent(event())])
+    counts = "select count(*) from pg_index where indrelid = '{}'::regclass"
+    ((parent,),) = servers.sql(migrated_url, counts.format("events"))
+    ((child,),) = servers.sql(migrated_url, counts.format("events_20261123"))
+    assert parent == child == 4
+
+
+async def test_retention_drops_whole_partitions(store: SqlEventStore, migrated_url: str) -> None:
+    """Old days go as tables, rows of old days in DEFAULT are deleted."""
+    old = NOON_US - 91 * DAY_US
+    await store.write([sent(event(old)), sent(event(NOON_US))])
+    await store.maintain(NOON_US, 90 * DAY_US)
+    assert NOON.date() - timedelta(days=91) not in partitions(migrated_url)
+    assert rows_of(migrated_url, "events") == 1
+
+
+async def test_an_id_without_a_day_goes_to_default(store: SqlEventStore, migrated_url: str) -> None:
+    """Any UUID is taken; only a UUIDv7 names a day."""
+    strange = spoilt(event(), id="7f1c0a52-61c5-4d9f-9e3e-0b0a3c7a1d11")
+    assert await store.write([strange]) == 0
+    assert rows_of(migrated_url, "events_default") == 1
+
+
+async def test_a_day_that_default_already_holds_stays_there(store: SqlEventStore, migrated_url: str) -> None:
+    """Such a partition can't be made any more; its rows are taken all the same, and old ones deleted."""
+    day = NOON_US - 91 * DAY_US
+    await store.write([sent(event(day))])
+    name = f"events_{(NOON.date() - timedelta(days=91)):%Y%m%d}"
+    servers.sql(
+        migrated_url,
+        f"alter table events detach partition {name}",
+        f"insert into events select * from {name}",  # noqa: S608
+        f"drop table {name}",
+    )
+    again = SqlEventStore(Database(migrated_url))
+    assert await again.write([sent(event(day))]) == 0
+    assert rows_of(migrated_url, "events_default") == 2
+    await again.maintain(NOON_US, 90 * DAY_US)
+    assert rows_of(migrated_url, "events_default") == 0
+    await again.close()
+
+
+async def test_a_role_that_may_not_create_tables_can_still_write(store: SqlEventStore, migrated_url: str) -> None:
+    """Least privilege: rows then go to DEFAULT."""
+    role = "perpetuo_writer_" + migrated_url[-8:]
+    servers.sql(
+        migrated_url,
+        f"create role {role} login",
+        f"grant select, insert, update, delete on all tables in schema public to {role}",
+    )
+    try:
+        lesser = SqlEventStore(Database(migrated_url.replace("postgres@", f"{role}@")))
+        assert await lesser.write([sent(event())]) == 0
+        assert rows_of(migrated_url, "events_default") == 1
+        await lesser.close()
+    finally:
+        servers.sql(migrated_url, f"drop owned by {role}", f"drop role {role}")
+
+
+async def test_two_workers_make_the_same_day_at_once(migrated_url: str) -> None:
+    """One makes it, the other finds it."""
+    stores = [SqlEventStore(Database(migrated_url)) for _ in range(6)]
+    await asyncio.gather(*(s.write([sent(event())]) for s in stores))
+    assert rows_of(migrated_url, "events_20261123") == 6
+    for each in stores:
+        await each.close()
+
+
+async def test_sums_are_read_from_the_index_alone(store: SqlEventStore, migrated_url: str) -> None:
+    """Re-seeding after Redis lost its data has 2 s, so it must not fetch every row of a month."""
+    await store.write([sent(event(tenant_id=f"t{n % 20}")) for n in range(2_000)])
+    plan = "\n".join(
+        line
+        for (line,) in servers.sql(
+            migrated_url,
+            "vacuum analyze events",
+            "explain select tenant_id, key_name, budget_day, sum(cost_nano_usd) from events"
+            " where budget_day in ('2026-11-23', '2026-11-24') and tenant_id = 't1' group by 1, 2, 3",
+        )
+    )
+    assert "Index Only Scan" in plan
+
+
+async def test_a3_drains_5000_events_a_second(store: SqlEventStore, migrated_url: str) -> None:
+    """In batches of the relay's size, committed each, indexes and all."""
+    attempt = {"provider": "openai", "model": "gpt-4o", "outcome": "success", "status": 200, "ms": 812.3}
+    decision = {"candidates": ["openai", "azure"], "limits": {"rate": [{"scope": "acme", "left": 99}]}, "split": [1, 2]}
+    rows = [
+        sent(event(NOON_US + n * 1_000, attempts=(attempt,), decision=decision, trace_id=f"{n:032x}"))
+        for n in range(10_000)
+    ]
+    await store.write(rows[:500])
+    started = time.monotonic()
+    for n in range(500, len(rows), 500):
+        assert await store.write(rows[n : n + 500]) == 0
+    rate = (len(rows) - 500) / (time.monotonic() - started)
+    print(f"{rate:,.0f} events/s of {len(msgspec.json.encode(msgspec.Raw(rows[0].row)))} bytes")
+    assert rate > 5_000
+    assert len(await store.latest(EventFilter(), limit=20_000)) == len(rows)
