@@ -101,6 +101,9 @@ class _Reply(msgspec.Struct):
 
 _REPLY = msgspec.json.Decoder(_Reply)
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ENCODE = msgspec.json.Encoder().encode
+_CHOICES = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_CHUNK_OBJECT = msgspec.Raw(b'"chat.completion.chunk"')
 
 
 def read_reply(body: bytes) -> Reading | None:
@@ -127,6 +130,30 @@ def _read_odd_reply(body: bytes) -> Reading | None:
     if not isinstance(reply, dict):
         return None
     return Reading(read_usage(reply.get("usage")), len(body), bool(reply.get("error")) and "choices" not in reply)
+
+
+def as_events(body: bytes) -> bytes | None:
+    """A complete chat answer as the events of a stream, for a client that asked for one; ``None``: it is no such."""
+    try:
+        reply = _OBJECT.decode(body)
+        choices = _CHOICES.decode(reply["choices"])
+        deltas = msgspec.Raw(_ENCODE([_as_delta(choice) for choice in choices]))
+    except (KeyError, msgspec.DecodeError, RecursionError):
+        return None
+    usage = reply.pop("usage", None)
+    events = [{**reply, "object": _CHUNK_OBJECT, "choices": deltas}]
+    if usage is not None:
+        events.append({**events[0], "choices": msgspec.Raw(b"[]"), "usage": usage})
+    return b"".join(b"data: %b\n\n" % _ENCODE(event).replace(b"\n", b" ") for event in events) + b"data: [DONE]\n\n"
+
+
+def _as_delta(choice: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    message = _OBJECT.decode(choice.pop("message"))
+    calls = _CHOICES.decode(message["tool_calls"]) if "tool_calls" in message else None
+    if calls:
+        numbered = [{"index": msgspec.Raw(b"%d" % place), **call} for place, call in enumerate(calls)]
+        message["tool_calls"] = msgspec.Raw(_ENCODE(numbered))
+    return {**choice, "delta": msgspec.Raw(_ENCODE(message))}
 
 
 def text_bytes(text: str | None) -> int:
@@ -170,6 +197,12 @@ def read_error(status: int, body: bytes, headers: Mapping[str, str], now_us: int
     if fault is Fault.CONTEXT_LENGTH and not isinstance(error.get("code"), str):
         code = "context_length_exceeded"  # what OpenAI's clients look for
     return ErrorReading(fault, code, _retry_after(headers, now_us), _envelope(status, fault, code, error))
+
+
+def error_status(body: bytes) -> int:
+    """The status an error inside a 200 stands for: some say it in ``error.code`` (OpenRouter, vLLM)."""
+    code = _error_object(body).get("code")
+    return code if type(code) is int and 400 <= code <= 599 else 502
 
 
 def _fault(status: int, code: str | None, kind: str | None, message: str) -> Fault:
