@@ -4,7 +4,7 @@ What does the core need from outside?
 One method per atomic step. Each says what happens when the thing behind it is down.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -328,6 +328,55 @@ class EventStore(Protocol):
 
     async def by_request_id(self, tenant: str, request_id: str) -> Event | None:
         """The caller's own call, newest first when an id was used twice."""
+        ...
+
+
+class Seal(Protocol):
+    """A shard that one worker is seeding; others keep their hands off until its time limit."""
+
+    @property
+    def shard(self) -> int: ...
+
+
+class Counters(Protocol):
+    """
+    The ledger's counters by shards of tenants: closed for budgets after a loss, until SQL has told what was spent.
+
+    `perpetuo.domain.gateway.reseed` says how. Away: each method raises `StoreUnavailable`.
+    """
+
+    @property
+    def is_first_life(self) -> bool:
+        """Has this process never seen an open shard? Then no call of its own can be in flight."""
+        ...
+
+    def shard_of(self, tenant: str) -> int: ...
+
+    async def closed(self) -> Sequence[int]:
+        """Shards whose counters are not those of the store's present life."""
+        ...
+
+    async def seal(self, shard: int, windows: Sequence[tuple[str, str]]) -> Seal | None:
+        """
+        The counters of ``windows`` (scope, window) hold only what is settled from here on, and events of the
+        shard go to SQL by nobody else. ``None``: open already, or somebody else's.
+        """
+        ...
+
+    async def sealed_events(self, seal: Seal) -> Sequence[StreamedEvent] | None:
+        """Some of the events settled before the seal, none when there are no more; ``None``: the seal is lost."""
+        ...
+
+    async def forget(self, events: Sequence[StreamedEvent]) -> None:
+        """SQL has them."""
+        ...
+
+    async def open(self, seal: Seal, spent: Mapping[tuple[str, str], Nano]) -> bool:
+        """Add what was spent before the seal to the counters, and open the shard; False: the seal is lost."""
+        ...
+
+    def waiting(self, why: str | None) -> None:
+        """What opening waits for, in an operator's words."""
         ...
 
 

@@ -23,6 +23,7 @@ def safe(name: str) -> str:
     return quote(name, safe="").replace("~", "%7E")
 
 
+@lru_cache(maxsize=65_536)
 def safe_scope(scope: str) -> str:
     """A scope is a tenant or ``tenant/key``; the slash between them stays."""
     tenant, slash, key = scope.partition("/")
@@ -64,12 +65,18 @@ def idempotency(p: str, tenant: str, digest: str) -> str:
 
 
 def call(p: str, call_id: str) -> str:
-    return f"{p}call:{safe(call_id)}"
+    """``call_id`` is a UUID of our own making: nothing to encode."""
+    return f"{p}call:{call_id}"
 
 
 def answers(p: str, tenant: str) -> str:
-    """Sizes of the tenant's stored answers, by the end of their life."""
+    """The tenant's stored answers and their sizes, by the end of their time."""
     return f"{p}answers:{safe(tenant)}"
+
+
+def kept(p: str, tenant: str) -> str:
+    """Bytes of the tenant's stored answers."""
+    return f"{p}kept:{safe(tenant)}"
 
 
 # --- keys of one shard: ``p`` is its prefix ------------------------------------------------------
@@ -88,9 +95,9 @@ def seeding(p: str) -> str:
     return p + "seeding"
 
 
-def stamp(p: str) -> str:
-    """When leases of the shard were last renewed by anybody."""
-    return p + "stamp"
+def life(p: str) -> str:
+    """Which life of the store the shard's data belongs to, and when its leases were last renewed by anybody."""
+    return p + "life"
 
 
 def events(p: str) -> str:

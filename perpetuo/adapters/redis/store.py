@@ -49,6 +49,10 @@ class _Suspect(Exception):  # noqa: N818 - a signal to an idle lane, not an erro
     """Another lane has just broken."""
 
 
+class FullError(StoreUnavailable):
+    """Redis has no memory left for what a script wanted to write; it has written nothing."""
+
+
 class RedisStore:
     """The way to one Redis for everything in this process. Made by `connect`, which never fails for its absence."""
 
@@ -225,3 +229,13 @@ class RedisStore:
 
 def _text(error: BaseException) -> str:
     return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+
+
+async def run(store: RedisStore, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
+    """Run a script for somebody who knows no Redis: all that can go wrong is that the store can't be used."""
+    try:
+        return await store.run(script, keys, arguments)
+    except ResponseError as error:
+        if "OOM" in str(error):
+            raise FullError("Redis is full") from error
+        raise StoreUnavailable(f"Redis failed at {script.name}: {error}") from error

@@ -1,0 +1,31 @@
+-- cancel: undo an admission for which nothing was sent; one that has not arrived yet never will.
+-- KEYS  holds call life events | inflight* | rate* | (current following)* | [idem]
+-- ARGV  now run id #inflight #rates #budgets | boundary*
+local now, run, id = clock(ARGV[1]), ARGV[2], ARGV[3]
+local nc, nr, nb = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local kr = 4 + nc
+local kb = kr + nr
+call('ZREM', KEYS[1], id)
+shard(KEYS[3], run, now)
+local record = call('GET', KEYS[2])
+local state, amount, _, at, fence = seen(record, now)
+if state == 'T' then return 0 end
+if state then
+  for i = 1, nc do call('ZREM', KEYS[4 + i], id) end
+  local spent, held = '0', minus(amount)
+  if state == 'R' then spent, held = held, '0' end
+  for i = 1, nb do
+    local key = KEYS[kb + 2 * i - 1]
+    if tonumber(at) >= tonumber(ARGV[6 + i]) then key = KEYS[kb + 2 * i] end
+    move(key, spent, held)
+  end
+  for i = 1, nr do call('LREM', KEYS[kr + i], 1, at) end
+  local idem = KEYS[kb + 2 * nb + 1]
+  if state == 'R' then
+    call('XADD', KEYS[4], '*', 'e', row_of(record), 'r', 2, 'h', '0')
+  elseif idem and ours(idem, id, fence, now) then
+    free(idem, fence, now)
+  end
+end
+bury(KEYS[2], TOMBSTONE, now, 0, 1)
+return 1

@@ -1,0 +1,93 @@
+"""
+How do a shard's counters come back from SQL after Redis has lost them?
+
+Sealed by one worker, drained, summed, opened; `perpetuo.domain.gateway.reseed` says in which order and why. A seal is a
+lock with a time limit: whoever loses it can't open.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from perpetuo.adapters.redis import keys
+from perpetuo.adapters.redis.scripts import Script, load
+from perpetuo.adapters.redis.store import RedisStore, run
+from perpetuo.adapters.redis.stream import GROUP, Entry, acknowledge, entries_of
+from perpetuo.domain.model.money import Nano
+from perpetuo.domain.ports import StreamedEvent
+
+STATUS, SEAL, OPEN = load("status", "common"), load("seal", "common"), load("open", "common")
+SEALED = load("sealed")
+SEAL_MS = 5_000
+BATCH = 1_000
+
+
+@attrs.frozen
+class Seal:
+    """A shard this process is seeding: its token, and the last event before the seal."""
+
+    shard: int
+    token: str
+    last: bytes
+
+
+class RedisCounters:
+    """`perpetuo.domain.ports.Counters` in Redis."""
+
+    def __init__(self, store: RedisStore, now_us: Callable[[], int] | None = None) -> None:
+        self._store = store
+        self._now_us = now_us
+        self._token = secrets.token_hex(8)
+        self._waiting: str | None = None
+        self._seen_open = False
+
+    def shard_of(self, tenant: str) -> int:
+        return keys.shard_of(tenant)
+
+    @property
+    def is_first_life(self) -> bool:
+        return not self._seen_open
+
+    def waiting(self, why: str | None) -> None:
+        self._waiting = why
+
+    def problem(self) -> str | None:
+        return self._waiting
+
+    async def closed(self) -> Sequence[int]:
+        states = await asyncio.gather(*(self._is_open(keys.shard_prefix(shard)) for shard in range(keys.SHARDS)))
+        self._seen_open = self._seen_open or any(states)
+        return [shard for shard, is_open in enumerate(states) if not is_open]
+
+    async def _is_open(self, p: str) -> bool:
+        return bool(await self._run(STATUS, [keys.life(p), keys.seeded(p)], []))
+
+    async def seal(self, shard: int, windows: Sequence[tuple[str, str]]) -> Seal | None:
+        p = keys.shard_prefix(shard)
+        names = [keys.life(p), keys.seeded(p), keys.seeding(p), keys.events(p)]
+        names += [keys.budget(p, scope, window) for scope, window in windows]
+        last = await self._run(SEAL, names, [self._token, SEAL_MS, GROUP])
+        return None if last is None else Seal(shard, self._token, last)
+
+    async def sealed_events(self, seal: Seal) -> Sequence[Entry] | None:
+        p = keys.shard_prefix(seal.shard)
+        arguments = [seal.token, SEAL_MS, seal.last, BATCH]
+        found = await run(self._store, SEALED, [keys.seeding(p), keys.events(p)], arguments)
+        return None if found is None else entries_of(seal.shard, found)
+
+    async def forget(self, events: Sequence[StreamedEvent]) -> None:
+        await acknowledge(self._store, events)
+
+    async def open(self, seal: Seal, spent: Mapping[tuple[str, str], Nano]) -> bool:
+        p = keys.shard_prefix(seal.shard)
+        names = [keys.life(p), keys.seeded(p), keys.seeding(p), *(keys.budget(p, *window) for window in spent)]
+        opened = bool(await self._run(OPEN, names, [seal.token, *spent.values()]))
+        self._seen_open = self._seen_open or opened
+        return opened
+
+    async def _run(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> Any:
+        now = self._now_us() if self._now_us else b""
+        return await run(self._store, script, names, [now, self._store.epoch, *arguments])

@@ -1,0 +1,148 @@
+"""
+Which keys and arguments does a step need, as far as its limits say it?
+
+They are the same for every call under the same limits, so they are made once: an admission has some 25 arguments, of
+which ten change. Requests find theirs by the identity of their limits (the gateway hands out the same tuples as long
+as they hold), holds by their scopes and windows.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+import attrs
+import msgspec
+
+from perpetuo.adapters.redis import keys
+from perpetuo.domain.model.admission import AdmitRequest, BudgetLimit, BudgetReading, Hold
+
+MOST = 20_000
+"""Plans kept; when there are more, all are made anew."""
+T = TypeVar("T")
+
+
+class Scopes(msgspec.Struct, frozen=True):
+    """What the reaper must know of a call it has never seen: kept in the call's record, as JSON."""
+
+    tenant: str
+    concurrency: tuple[str, ...]
+    budgets: tuple[tuple[str, str, str, int], ...]
+    """Scope, current, following, boundary."""
+
+    def budget_keys(self, prefix: str, at_us: int) -> list[str]:
+        return [
+            keys.budget(prefix, scope, current if at_us < boundary else following)
+            for scope, current, following, boundary in self.budgets
+        ]
+
+
+@attrs.frozen
+class RequestPlan:
+    """``limits`` are the tuples it was made from: who holds it may compare identities."""
+
+    limits: tuple[Any, ...]
+    prefix: str
+    head: tuple[str, str, str]
+    """life, seeded, holds."""
+    keys: tuple[str, ...]
+    arguments: tuple[Any, ...]
+    day: str | None
+    """Which day the row of an abandoned call must carry: of the first budget by the day."""
+    limited: bytes
+    rate_scopes: tuple[str, ...]
+    concurrency_scopes: tuple[str, ...]
+
+
+@attrs.frozen
+class HoldPlan:
+    prefix: str
+    holds: str
+    life: str
+    events: str
+    seeded: str
+    in_flight: tuple[str, ...]
+    rates: tuple[str, ...]
+    budgets: tuple[str, ...]
+
+
+def plan_request(request: AdmitRequest) -> RequestPlan:
+    p = keys.prefix_of(request.tenant)
+    rates, concurrency, budgets = request.rates, request.concurrency, request.budgets
+    scopes = Scopes(
+        request.tenant,
+        tuple(c.scope for c in concurrency),
+        tuple((b.scope, b.current, b.following, b.boundary_us) for b in budgets),
+    )
+    day = next(((i, b) for i, b in enumerate(budgets, 1) if b.period == "day"), None)
+    arguments: list[Any] = [len(rates), len(concurrency), len(budgets), msgspec.json.encode(scopes)]
+    arguments += [day[0], day[1].following] if day else [0, ""]
+    for r in rates:
+        arguments += [r.limit, r.window_us]
+    arguments += [c.limit for c in concurrency]
+    for b in budgets:
+        arguments += [_limit(b), b.boundary_us, b.boundary_us, b.following_end_us]
+    return RequestPlan(
+        limits=(rates, concurrency, budgets),
+        prefix=p,
+        head=(keys.life(p), keys.seeded(p), keys.holds(p)),
+        keys=(
+            *(keys.rate(p, r.scope) for r in rates),
+            *(keys.in_flight(p, c.scope) for c in concurrency),
+            *(keys.budget(p, b.scope, window) for b in budgets for window in (b.current, b.following)),
+        ),
+        arguments=tuple(arguments),
+        day=day[1].current if day else None,
+        limited=b"1" if request.has_budget else b"0",
+        rate_scopes=tuple(r.scope for r in rates),
+        concurrency_scopes=scopes.concurrency,
+    )
+
+
+def plan_hold(hold: Hold) -> HoldPlan:
+    p = keys.prefix_of(hold.tenant)
+    return HoldPlan(
+        prefix=p,
+        holds=keys.holds(p),
+        life=keys.life(p),
+        events=keys.events(p),
+        seeded=keys.seeded(p),
+        in_flight=tuple(keys.in_flight(p, scope) for scope in hold.concurrency),
+        rates=tuple(keys.rate(p, scope) for scope in hold.rates),
+        budgets=tuple(keys.budget(p, read.scope, read.window) for read in hold.budgets),
+    )
+
+
+def _limit(budget: BudgetLimit | BudgetReading) -> int | str:
+    return "" if budget.limit is None else budget.limit
+
+
+class Plans(Generic[T]):
+    """Plans made so far."""
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+        self._made: dict[Hashable, T] = {}
+
+    def get(self, name: Hashable, asked: Any) -> T:
+        plan = self._made.get(name)
+        if plan is None:
+            if len(self._made) >= MOST:
+                self._made.clear()
+            plan = self._made[name] = self._make(asked)
+        return plan
+
+
+class PlansInUse:
+    """The plans of one ledger."""
+
+    def __init__(self) -> None:
+        self._requests = Plans(plan_request)
+        self._holds = Plans(plan_hold)
+
+    def of_request(self, request: AdmitRequest) -> RequestPlan:
+        """A plan keeps its limits alive, so that no others can have their identity."""
+        name = (request.tenant, id(request.rates), id(request.concurrency), id(request.budgets))
+        return self._requests.get(name, request)
+
+    def of_hold(self, hold: Hold) -> HoldPlan:
+        windows = tuple([(read.scope, read.window) for read in hold.budgets])
+        return self._holds.get((hold.tenant, hold.rates, hold.concurrency, windows), hold)

@@ -1,0 +1,2 @@
+-- record: what is known of a call.   KEYS  call   ARGV  now run
+return redis.call('GET', KEYS[1])

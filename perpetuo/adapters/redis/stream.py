@@ -1,0 +1,183 @@
+"""
+Where do finished events wait for SQL? In one stream a shard, drained by one consumer group over all workers.
+
+Rule 1: an event is acknowledged and deleted in one step, once SQL has it; so a stream's length is its backlog.
+Rule 2: what somebody read more than 1 s ago and never acknowledged is taken over: at least once, SQL folds by id.
+Rule 3: blocking reads have a connection of their own.
+Rule 4: streams and groups may vanish at any time (FLUSHALL, a shard sealed for seeding): they are made again, except
+while their shard is sealed.
+"""
+
+import asyncio
+import os
+import secrets
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from redis.exceptions import ResponseError
+
+from perpetuo.adapters.redis import keys
+from perpetuo.adapters.redis.connection import BROKEN, Link, NotReadyError, pack
+from perpetuo.adapters.redis.scripts import load
+from perpetuo.adapters.redis.store import RedisStore, run
+from perpetuo.domain.ports import StoreUnavailable, StreamedEvent
+
+GROUP = "relay"
+TAKE_OVER_MS = 1_000
+LOOK_FOR_STALE = 0.5
+"""Seconds between looks for what others have left behind."""
+GONE_MS = 3_600_000
+"""A consumer with nothing pending that was idle so long belongs to a dead process."""
+OPEN_TIMEOUT = 1.0
+ANSWER_TIMEOUT = 2.0
+"""How long a blocking read may take beyond its own wait."""
+GROUP_SCRIPT, ACK, LEAVE = load("group"), load("ack"), load("leave")
+
+
+@attrs.frozen
+class Entry:
+    """`perpetuo.domain.ports.StreamedEvent`. ``entry`` is ``<shard>/<id in its stream>``."""
+
+    entry: str
+    row: bytes
+    revision: int
+    charged: int | None
+
+
+def entries_of(shard: int, replies: Sequence[Any]) -> list[Entry]:
+    """Entries as Redis gives them; one deleted meanwhile is nil (6.2) or has no fields."""
+    return [_entry(shard, reply[0], reply[1]) for reply in replies if reply and reply[1]]
+
+
+def _entry(shard: int, name: bytes, fields: Sequence[bytes]) -> Entry:
+    pairs = dict(zip(fields[::2], fields[1::2], strict=True))
+    charged = pairs.get(b"h")
+    return Entry(f"{shard}/{name.decode()}", pairs[b"e"], int(pairs[b"r"]), None if charged is None else int(charged))
+
+
+def by_shard(events: Sequence[StreamedEvent]) -> dict[int, list[str]]:
+    """The stream ids of events, by their shard."""
+    shards: dict[int, list[str]] = defaultdict(list)
+    for event in events:
+        shard, _, name = event.entry.partition("/")
+        shards[int(shard)].append(name)
+    return shards
+
+
+class RedisEventStream:
+    """`perpetuo.domain.ports.EventStream`. One reader at a time; `close` when done."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+        self._consumer = f"{os.getpid()}-{secrets.token_hex(6)}"
+        self._link: Link | None = None
+        self._epoch = ""
+        self._open: list[int] = []
+        """Shards that have their group."""
+        self._carried: list[Entry] = []
+        """Read, but more than was asked for."""
+        self._look_at = 0.0
+
+    async def read(self, limit: int, wait: float) -> Sequence[Entry]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        while True:
+            if len(self._open) < keys.SHARDS or self._epoch != self._store.epoch:
+                await self._make_groups()
+            if not self._carried and loop.time() >= self._look_at:
+                self._look_at = loop.time() + LOOK_FOR_STALE
+                self._carried = await self._take_over(limit)
+            if not self._carried:
+                pause = min(until - loop.time(), LOOK_FOR_STALE)
+                self._carried = await self._read_new(limit, max(pause, 0.0))
+            batch, self._carried = self._carried[:limit], self._carried[limit:]
+            if batch or loop.time() >= until:
+                return batch
+
+    async def ack(self, events: Sequence[StreamedEvent]) -> None:
+        await acknowledge(self._store, events)
+
+    async def backlog(self) -> int:
+        names = [keys.events(keys.shard_prefix(shard)) for shard in range(keys.SHARDS)]
+        return sum(await asyncio.gather(*(self._store.execute(b"XLEN", name) for name in names)))
+
+    async def close(self) -> None:
+        """Give the connection back and leave the group."""
+        await self._drop_link()
+        for shard in self._open:
+            try:
+                await run(self._store, LEAVE, [_events(shard)], [GROUP, self._consumer])
+            except StoreUnavailable:
+                return
+
+    # --- groups ----------------------------------------------------------------------------------
+
+    async def _make_groups(self) -> None:
+        self._epoch = self._store.epoch
+        made = await asyncio.gather(*(self._make_group(shard) for shard in range(keys.SHARDS)))
+        self._open = [shard for shard, there in enumerate(made) if there]
+
+    async def _make_group(self, shard: int) -> bool:
+        p = keys.shard_prefix(shard)
+        return bool(await run(self._store, GROUP_SCRIPT, [keys.events(p), keys.seeding(p)], [GROUP, GONE_MS]))
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    async def _take_over(self, limit: int) -> list[Entry]:
+        taken = await asyncio.gather(*(self._take_over_from(shard, limit) for shard in self._open))
+        return [entry for entries in taken for entry in entries]
+
+    async def _take_over_from(self, shard: int, limit: int) -> list[Entry]:
+        command = (b"XAUTOCLAIM", _events(shard), GROUP, self._consumer, TAKE_OVER_MS, b"0-0", b"COUNT", limit)
+        try:
+            reply = await self._store.execute(*command)
+        except ResponseError:
+            self._open = []
+            return []
+        return entries_of(shard, reply[1])
+
+    async def _read_new(self, limit: int, wait: float) -> list[Entry]:
+        """At most a quarter of ``limit`` from each stream: 16 full ones must not bring 16 times as many."""
+        if not self._open:
+            await asyncio.sleep(min(wait, 0.05))
+            return []
+        blocking = (b"BLOCK", max(1, int(wait * 1000))) if wait > 0 else ()
+        command = [b"XREADGROUP", b"GROUP", GROUP, self._consumer, b"COUNT", max(1, limit // 4), *blocking, b"STREAMS"]
+        command += [*(_events(shard) for shard in self._open), *[b">"] * len(self._open)]
+        reply = await self._ask(command, wait + ANSWER_TIMEOUT)
+        if isinstance(reply, ResponseError):
+            self._open = []  # a group is gone
+            return []
+        shards = {_events(shard).encode(): shard for shard in self._open}
+        return [entry for name, found in reply or () for entry in entries_of(shards[name], found)]
+
+    async def _ask(self, command: Sequence[Any], timeout: float) -> Any:
+        try:
+            if self._link is None:
+                self._link = await self._store.endpoint.open(OPEN_TIMEOUT)
+            async with asyncio.timeout(timeout):
+                (reply,) = await self._link.exchange([pack(command)])
+        except (NotReadyError, *BROKEN) as error:
+            await self._drop_link()
+            raise StoreUnavailable(f"Redis went away: {error}") from error
+        except BaseException:
+            await self._drop_link()
+            raise
+        return reply
+
+    async def _drop_link(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+
+async def acknowledge(store: RedisStore, events: Sequence[StreamedEvent]) -> None:
+    """Acknowledge and delete, in one step a shard."""
+    shards = by_shard(events).items()
+    await asyncio.gather(*(run(store, ACK, [_events(shard)], [GROUP, *names]) for shard, names in shards))
+
+
+def _events(shard: int) -> str:
+    return keys.events(keys.shard_prefix(shard))
