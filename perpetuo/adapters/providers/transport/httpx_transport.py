@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import re
 import ssl
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar, cast
 
 import httpx
@@ -156,7 +156,8 @@ class HttpxExchange:
         self._run: Run[Any] | None = None
         self._failure: UpstreamFailure | None = None
         self._sent = False
-        self.pieces: AsyncGenerator[bytes, None] | None = None
+        self._body: _Body | None = None
+        self._sockets: list[Any] = []
         self.status = 0
         self.headers: Headers = ()
         abort.attach(self._aborted)
@@ -167,7 +168,7 @@ class HttpxExchange:
             return
         due, late = connect_due(self._phases, self._loop.time())
         response = await self._until(due, late, self._line.handle_async_request(request))
-        self.pieces = cast("AsyncGenerator[bytes, None]", aiter(cast("httpx.AsyncByteStream", response.stream)))
+        self._body = _Body(response)
         self.headers = tuple((name.lower(), value) for name, value in response.headers.raw)
         try:
             check_head(response.status_code, self.headers)
@@ -178,7 +179,9 @@ class HttpxExchange:
         self.status = response.status_code
 
     async def on_trace(self, event: str, info: dict[str, Any]) -> None:
-        """httpcore is about to do something."""
+        """httpcore is about to do something, or has done it."""
+        if event == "connection.connect_tcp.complete":
+            self._sockets.append(info["return_value"])
         if event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
             self._sent = True
             if self._run is not None:
@@ -188,8 +191,8 @@ class HttpxExchange:
         if self._failure is not None:
             raise self._failure
         piece: bytes | None = b""
-        while self._line is not None and self.pieces is not None and not piece:
-            piece = await self._until(*self._wait_due(self._phases.idle, "next bytes"), _next(self.pieces))
+        while self._line is not None and self._body is not None and not piece:
+            piece = await self._until(*self._wait_due(self._phases.idle, "next bytes"), self._body.next())
             if piece is None:
                 self._end(announced_keep(self.headers) if _is_clean(self._line) else 0.0, None)
         return piece or None
@@ -204,6 +207,13 @@ class HttpxExchange:
                 raise UpstreamFailure(Fault.PROTOCOL, True, f"a body of more than {limit} bytes")
             parts.append(part)
         return b"".join(parts)
+
+    def closers(self) -> Iterator[Callable[[], Awaitable[None]]]:
+        """What must be closed of an exchange that was given up, beside its line."""
+        if self._body is not None:
+            yield self._body.close
+        for sock in self._sockets:
+            yield sock.aclose  # httpcore forgets it when it is cancelled in a TLS handshake.
 
     def abort(self) -> None:
         self.fail(Fault.ABORTED, "aborted by its reader")
@@ -260,16 +270,28 @@ class HttpxExchange:
 _CANCELLED = UpstreamFailure(Fault.ABORTED, True, "its reader was cancelled")
 
 
-async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:
-    return await anext(pieces, None)
-
-
 async def _close(line: httpx.AsyncHTTPTransport, exchange: HttpxExchange | None) -> None:
-    with contextlib.suppress(Exception):
-        if exchange is not None and exchange.pieces is not None:
-            await exchange.pieces.aclose()
-    with contextlib.suppress(Exception):
-        await line.aclose()
+    for close in (*(exchange.closers() if exchange is not None else ()), line.aclose):
+        with contextlib.suppress(Exception):
+            await close()
+
+
+class _Body:
+    """What httpx hands out as a body, to be read step by step."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._stream = cast("httpx.AsyncByteStream", response.stream)
+        self._pieces = cast("AsyncGenerator[bytes, None]", aiter(self._stream))
+
+    async def next(self) -> bytes | None:
+        piece = await anext(self._pieces, None)
+        if piece is None:
+            await self._stream.aclose()  # Only this gives the connection back to its pool.
+        return piece
+
+    async def close(self) -> None:
+        await self._pieces.aclose()
+        await self._stream.aclose()
 
 
 def _is_clean(line: httpx.AsyncHTTPTransport) -> bool:

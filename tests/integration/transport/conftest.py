@@ -1,0 +1,99 @@
+"""Both transports, and the event loops they run on."""
+
+import asyncio
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from perpetuo.adapters.providers.transport.httpx_transport import HttpxUpstream
+from perpetuo.adapters.providers.transport.llhttp import LlhttpUpstream
+from perpetuo.adapters.providers.transport.wire import Phases, Upstream, UpstreamRequest
+
+POST = UpstreamRequest(b"POST", b"/v1/chat?x=1", ((b"content-type", b"application/json"),), b'{"a":1}')
+
+MakeUpstream = Callable[..., Upstream]
+
+
+def phases(*, connect: float = 3.0, head: float | None = 5.0, idle: float | None = 5.0, total: float = 20.0) -> Phases:
+    return Phases(connect, head, idle, time.monotonic() + total)
+
+
+@pytest.fixture(params=["llhttp", "llhttp-uvloop", "httpx"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def anyio_backend(engine: str) -> Any:
+    return ("asyncio", {"use_uvloop": engine.endswith("uvloop")})
+
+
+@pytest.fixture
+async def upstream(engine: str, anyio_backend: Any) -> AsyncIterator[MakeUpstream]:
+    """Makes a transport for an origin; afterwards nothing of it may be left."""
+    made: list[Upstream] = []
+
+    def make(origin: str, **options: Any) -> Upstream:
+        kind = HttpxUpstream if engine == "httpx" else LlhttpUpstream
+        made.append(kind(origin, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.close()
+        assert one.stats().busy == 0
+        assert one.stats().idle == 0
+    for _ in range(100):
+        if not tasks():
+            break
+        await asyncio.sleep(0.01)
+    assert not tasks()
+
+
+def tasks() -> list[asyncio.Task[Any]]:
+    """Tasks that are running, beside the test's own and its runner's."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    return [task for task in others if "TestRunner" not in repr(task)]
+
+
+@attrs.frozen
+class Certificates:
+    """A certificate authority of the test's own, and what it signed for ``localhost``."""
+
+    folder: Path
+
+    def server(self, name: str) -> ssl.SSLContext:
+        """``good``, ``expired`` or ``stranger`` (signed by nobody we know), all for ``localhost``."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.folder / f"{name}.pem", self.folder / f"{name}.key")
+        return context
+
+    def client(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
+
+
+_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Certificates]:
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(("openssl", *arguments), cwd=folder, check=True, capture_output=True)
+
+    (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+    for authority in ("ca", "other"):
+        openssl("req", "-x509", *_NEW_KEY, "-keyout", f"{authority}.key", "-out", f"{authority}.pem",
+                "-subj", f"/CN={authority}", "-days", "2")  # fmt: skip
+    for name, authority, days in (("good", "ca", "2"), ("expired", "ca", "-1"), ("stranger", "other", "2")):
+        openssl("req", *_NEW_KEY, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", "/CN=localhost")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.pem", "-CAkey", f"{authority}.key",
+                "-CAcreateserial", "-days", days, "-extfile", "names", "-out", f"{name}.pem")  # fmt: skip
+    yield Certificates(folder)
