@@ -1,0 +1,231 @@
+"""How much an answer used, and what a provider's error means."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perpetuo.adapters.dialects.openai_answers import (
+    as_events,
+    error_status,
+    read_error,
+    read_reply,
+    read_usage,
+)
+from perpetuo.adapters.dialects.sse import ChatStreamReader
+from perpetuo.domain.model.upstream import Ending, Fault
+from perpetuo.domain.model.usage import Usage
+
+NOW_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
+
+
+def error(status: int, body: Any, **headers: str) -> Any:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return read_error(status, raw, {name.replace("_", "-"): text for name, text in headers.items()}, NOW_US)
+
+
+def reported(prompt: Any, completion: Any = None, total: Any = None, **more: Any) -> dict[str, Any]:
+    given = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+    return {name: value for name, value in given.items() if value is not None} | more
+
+
+@pytest.mark.parametrize(
+    ("wire", "usage"),
+    [
+        (reported(5, 3, 8), Usage(5, 3)),
+        (reported(5, 3), Usage(5, 3)),
+        (reported(5, None, 5), Usage(5, 0)),
+        (reported(5, 3, 18), Usage(5, 13)),
+        (reported(5, 3, 2), Usage(5, 3)),
+        (reported(5, 3, 8, prompt_tokens_details={"cached_tokens": 4}), Usage(5, 3, 4)),
+        (reported(5, 3, 8, prompt_tokens_details={"cached_tokens": 9}), Usage(5, 3, 5)),
+        (reported(5, 3, 8, prompt_tokens_details=None), Usage(5, 3)),
+        (reported(5, 3, 8, prompt_cache_hit_tokens=2), Usage(5, 3, 2)),
+        (None, None),
+        ({}, None),
+        ([], None),
+        (reported(0, 0, 0), None),
+        (reported(-1, 3), None),
+        (reported("5", 3), None),
+        (reported(5.0, 3), None),
+        (reported(True, 3), None),
+        (reported(5, 2**60), None),
+        (reported(5), None),
+    ],
+)
+def test_b9_usage_is_believed_when_it_is_clear(wire: object, usage: Usage | None) -> None:
+    """Odd or all-zero usage is no usage: the call is then settled on a bound."""
+    assert read_usage(wire) == usage
+
+
+def test_b9_reasoning_only_in_the_total_is_charged() -> None:
+    """xAI and Gemini leave it out of ``completion_tokens``."""
+    assert read_usage({"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 112}) == Usage(10, 102)
+
+
+def test_a_reply_is_read() -> None:
+    """Usage, and the bytes that bound it when it is missing."""
+    message = {"role": "assistant", "content": "é", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    reading = read_reply(json.dumps({"choices": [{"message": message}], "usage": reported(5, 3)}).encode())
+    assert reading is not None
+    assert (reading.usage, reading.output_bytes, reading.error) == (Usage(5, 3), 5, False)
+
+
+@pytest.mark.parametrize("raw", [b"", b"<html>", b"[]", b"5", b'{"a":"\xff"}', b'{"a":NaN}', b"[" * 100_000])
+def test_s4_a_reply_that_is_no_object_is_none(raw: bytes) -> None:
+    """Nothing of it goes on."""
+    assert read_reply(raw) is None
+
+
+def test_b9_a_reply_of_unknown_shape_counts_whole() -> None:
+    """The bound must cover text we don't recognise."""
+    raw = json.dumps({"choices": [{"message": {"content": [{"text": "abc"}]}}], "usage": [1]}).encode()
+    reading = read_reply(raw)
+    assert reading is not None
+    assert (reading.usage, reading.output_bytes) == (None, len(raw))
+
+
+def test_an_error_inside_a_200_is_seen() -> None:
+    """OpenRouter answers so; the status it stands for is in the code."""
+    raw = b'{"error":{"code":429,"message":"slow down"}}'
+    reading = read_reply(raw)
+    assert reading is not None
+    assert reading.error
+    assert error_status(raw) == 429
+    assert error_status(b'{"error":{"code":"x"}}') == error_status(b'{"error":{"code":200}}') == 502
+    assert not getattr(read_reply(b'{"error":null,"choices":[]}'), "error", True)
+
+
+CASES = [
+    (400, {"error": {"message": "bad", "type": "invalid_request_error", "code": "x"}}, Fault.CLIENT_ERROR, "x"),
+    (404, {"error": {"message": "no such model", "code": "model_not_found"}}, Fault.CLIENT_ERROR, "model_not_found"),
+    (413, b"too big", Fault.CLIENT_ERROR, None),
+    (422, {"detail": "no"}, Fault.CLIENT_ERROR, None),
+    (400, {"error": {"code": "context_length_exceeded"}}, Fault.CONTEXT_LENGTH, "context_length_exceeded"),
+    (
+        400,
+        {"error": {"code": 400, "type": "exceed_context_size_error", "message": "…"}},
+        Fault.CONTEXT_LENGTH,
+        "context_length_exceeded",
+    ),
+    (
+        400,
+        {"object": "error", "message": "This model's maximum context length is 4096 tokens", "code": 400},
+        Fault.CONTEXT_LENGTH,
+        "context_length_exceeded",
+    ),
+    (400, {"error": "the request exceeds the available context size"}, Fault.CONTEXT_LENGTH, "context_length_exceeded"),
+    (401, {"error": {"code": "invalid_api_key"}}, Fault.CREDENTIAL, "invalid_api_key"),
+    (402, b"", Fault.CREDENTIAL, None),
+    (403, b"", Fault.CREDENTIAL, None),
+    (429, {"error": {"code": "rate_limit_exceeded"}}, Fault.RATE_LIMITED, "rate_limit_exceeded"),
+    (429, b"", Fault.RATE_LIMITED, None),
+    (429, {"error": {"code": "insufficient_quota"}}, Fault.CREDENTIAL, "insufficient_quota"),
+    (429, {"error": {"type": "insufficient_quota", "code": None}}, Fault.CREDENTIAL, "insufficient_quota"),
+    (301, b"", Fault.SERVER_ERROR, None),
+    (405, b"", Fault.SERVER_ERROR, None),
+    (408, b"", Fault.SERVER_ERROR, None),
+    (409, b"", Fault.SERVER_ERROR, None),
+    (418, b"", Fault.SERVER_ERROR, None),
+    (500, {"error": {"message": "maximum context length"}}, Fault.SERVER_ERROR, None),
+    (529, {"error": {"code": 529}}, Fault.SERVER_ERROR, "529"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "fault", "code"), CASES)
+def test_c5_every_error_has_its_fault(status: int, body: Any, fault: Fault, code: str | None) -> None:
+    """What each status, code and text of known providers means for breakers and retries."""
+    reading = error(status, body)
+    assert (reading.fault, reading.code) == (fault, code)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>internal-host-17 nginx</html>",
+        {"error": {"message": ["internal-host-17"], "code": {}, "param": 5}},
+        {"error": [1]},
+        [],
+        {"error": {"message": "m", "secret": "internal-host-17"}},
+    ],
+)
+def test_s1_a_client_sees_an_envelope_and_nothing_else(body: Any) -> None:
+    """Pages, hosts and unknown members of a provider's error stay here."""
+    shown = error(400, body).body
+    assert set(json.loads(shown)["error"]) == {"message", "type", "param", "code", "source"}
+    assert json.loads(shown)["error"]["source"] == "provider"
+    assert b"internal-host" not in shown
+
+
+def test_c5_what_is_said_about_our_credential_stays_here() -> None:
+    """Providers quote parts of the key."""
+    for status, code in ((401, "invalid_api_key"), (403, "x"), (429, "insufficient_quota")):
+        shown = error(status, {"error": {"message": "Incorrect API key: sk-ab***yz", "code": code, "param": "sk"}}).body
+        assert b"sk" not in shown
+        assert code.encode() not in shown
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_us"),
+    [
+        ({}, None),
+        ({"retry_after": "2"}, 2_000_000),
+        ({"retry_after": "0.5"}, 500_000),
+        ({"retry_after": "-3"}, 0),
+        ({"retry_after_ms": "1500", "retry_after": "9"}, 1_500_000),
+        ({"retry_after_ms": "x", "retry_after": "9"}, 9_000_000),
+        ({"retry_after": "Thu, 01 Jan 2026 00:00:30 GMT"}, 30_000_000),
+        ({"retry_after": "Wed, 31 Dec 2025 00:00:00 GMT"}, 0),
+        ({"retry_after": "nan"}, None),
+        ({"retry_after": "inf"}, None),
+        ({"retry_after": "soon"}, None),
+        ({"retry_after": ""}, None),
+        ({"retry_after": "1e300"}, 31 * 86_400_000_000),
+    ],
+)
+def test_c6_the_wait_a_provider_asks_for(headers: dict[str, str], wait_us: int | None) -> None:
+    """Seconds, milliseconds or a date; nonsense is none."""
+    assert error(429, b"", **headers).retry_after_us == wait_us
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["error", "code", "type", "message", "choices", "usage", "detail"]), inner),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(JSON, st.sampled_from([200, 400, 429, 500]), st.text(max_size=12))
+def test_s4_no_answer_raises_anything(value: Any, status: int, text: str) -> None:
+    """Whatever shape a provider's JSON has."""
+    raw = json.dumps(value).encode()
+    read_reply(raw)
+    as_events(raw)
+    error_status(raw)
+    assert json.loads(read_error(status, raw, {"retry-after": text}, NOW_US).body)["error"]["source"] == "provider"
+
+
+def test_a_whole_answer_as_a_stream() -> None:
+    """For a provider that answers a stream request with plain JSON."""
+    calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    raw = json.dumps(
+        {
+            "id": "x",
+            "object": "chat.completion",
+            "choices": [{"index": 0, "message": {"role": "assistant", "tool_calls": calls}, "finish_reason": "stop"}],
+            "usage": reported(5, 3),
+        },
+        indent=1,
+    ).encode()
+    events = as_events(raw)
+    assert events is not None
+    reader = ChatStreamReader(wants_usage=True)
+    out = [json.loads(line[6:]) for line in reader.feed(events).split(b"\n\n")[:-1]]
+    assert out[0]["object"] == "chat.completion.chunk"
+    assert out[0]["choices"][0]["delta"]["tool_calls"] == [{"index": 0, **calls[0]}]
+    assert out[1]["choices"] == []
+    assert (reader.usage, reader.end()) == (Usage(5, 3), Ending.COMPLETE)
