@@ -12,6 +12,7 @@ no session state, and everything happens inside a transaction.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -71,8 +72,8 @@ class Database:
                 yield connection
         except (exc.SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, OverflowError) as error:
             if _is_about_values(error):
-                raise Unacceptable(_text(error)) from error
-            self.problem = _text(error)
+                raise Unacceptable(describe(error)) from error
+            self.problem = describe(error)
             raise StoreUnavailable(self.problem) from error
         self.problem = None
 
@@ -101,7 +102,7 @@ def _is_about_values(error: Exception) -> bool:
     return isinstance(error, exc.DataError | exc.IntegrityError)
 
 
-def _text(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """One line for an operator, without statement or parameters."""
     cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
     text = str(cause).partition("\n")[0] or type(cause).__name__
@@ -162,6 +163,9 @@ def _sqlite(url: str) -> AsyncEngine:
     engine = create_async_engine(
         url, hide_parameters=True, json_serializer=_dumps, json_deserializer=msgspec.json.decode
     )
+    directory = Path(engine.url.database or "").parent
+    if not directory.is_dir():
+        raise FileNotFoundError(f"DATABASE_URL names a file in {directory}, which is no directory")
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine

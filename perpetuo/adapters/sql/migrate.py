@@ -11,17 +11,21 @@ The functions block and start an event loop of their own: call them from a threa
 
 import asyncio
 import io
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import sqlalchemy as sa
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from alembic import command
-from perpetuo.adapters.sql.database import Database
+from perpetuo.adapters.sql.database import Database, describe
 from perpetuo.adapters.sql.partitions import ADVISORY_LOCK, partition_day
 from perpetuo.adapters.sql.tables import HEAD, metadata
 
@@ -75,10 +79,20 @@ def _config(url: str, out: io.StringIO | None = None) -> Config:
 
 
 async def _current(url: str) -> str | None:
-    database = Database(url)
+    async with _connected(Database(url)) as connection:
+        return await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
+
+
+@asynccontextmanager
+async def _connected(database: Database) -> AsyncIterator[AsyncConnection]:
+    """One connection, closed with its pool; `ConnectionError` says why there is none."""
     try:
-        async with database.engine.connect() as connection:
-            return await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
+        try:
+            connection = await database.engine.connect()
+        except (exc.SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise ConnectionError(describe(error)) from error
+        async with aclosing(connection):
+            yield connection
     finally:
         await database.close()
 
@@ -113,15 +127,12 @@ def _script(context: Any, url: str) -> None:
 
 async def _migrate(context: Any, url: str) -> None:
     database = Database(url)
-    try:
-        async with database.engine.connect() as connection:
-            await connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
-            async with connection.begin():
-                if database.postgres:
-                    await _lock(connection)
-                await connection.run_sync(_apply, context)
-    finally:
-        await database.close()
+    async with _connected(database) as connection:
+        await connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        async with connection.begin():
+            if database.postgres:
+                await _lock(connection)
+            await connection.run_sync(_apply, context)
 
 
 async def _lock(connection: AsyncConnection) -> None:

@@ -195,3 +195,13 @@ def test_head_is_the_newest_migration() -> None:
     assert script.get_heads() == [HEAD]
     ids = [each.revision for each in script.walk_revisions()]
     assert ids == sorted(ids, reverse=True)
+
+
+@pytest.mark.parametrize("url", ["postgres://u:s3cr3t@127.0.0.1:1/x", "{server}/nowhere", "sqlite:////nowhere/at/all.db"])
+def test_a_database_that_is_not_there_is_a_plain_error(url: str, postgres_url: str) -> None:
+    """`OSError` with the reason, and without the password."""
+    given = url.format(server=postgres_url.rpartition("/")[0])
+    for step in (migrate.upgrade, migrate.current):
+        with pytest.raises(OSError, match="refused|failed|not exist|no directory") as raised:
+            step(given)
+        assert "s3cr3t" not in str(raised.value)
