@@ -9,12 +9,14 @@ Rule 2: rates are integers of nano-USD; some in the package carry the noise of a
         a billionth of a nano-USD and is rounded off. Of several rates in force at different hours, the dearest is
         taken; of several over time, the newest that has begun.
 Rule 3: models that are paid for otherwise (by request, hour, page, picture) or whose output has a dearer kind than
-        text are left out: their cost can't be bounded by tokens.
+        text are left out: their cost can't be bounded by tokens. So are those whose name says that they speak, draw or
+        search, where the package only has their rates for text (gpt-4o-audio-preview).
 Rule 4: a model whose images or audio cost more than text has no context window here, so that such input needs a
         ``bound`` in the configuration.
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -54,6 +56,11 @@ OTHER_INPUT = {
     "cache_image_read_mtok",
 }
 
+NOT_TEXT = re.compile(
+    r"(?:^|[-/_.])(audio|realtime|tts|live|images?|transcribe|speech|voice|video|music|search|research|sonar|online)"
+    r"(?:[-/_.:@]|$)"
+)
+
 Entry = dict[str, Any]
 
 
@@ -81,17 +88,21 @@ def _models(text: str) -> Any:
 
 def entries(today: date) -> dict[str, Entry]:
     """Every model that can be priced by tokens, by each name it is called."""
-    found: dict[str, Entry] = {}
-    hosted: dict[str, Entry] = {}
+    found: dict[str, Entry | None] = {}
+    hosted: dict[str, Entry | None] = {}
     providers = {p.id: p for p in data_snapshot.get_snapshot().providers}
     for maker in MAKERS:
         for name, entry in _provider(providers.pop(maker), today):
             found.setdefault(name, entry)
     for provider in providers.values():
         for name, entry in _provider(provider, today):
-            if name not in hosted or _dearness(entry) > _dearness(hosted[name]):
-                hosted[name] = entry
-    return hosted | found
+            hosted[name] = _dearer(hosted[name], entry) if name in hosted else entry
+    return {name: entry for name, entry in (hosted | found).items() if entry is not None}
+
+
+def _dearer(one: Entry | None, other: Entry | None) -> Entry | None:
+    """What a single host does not sell by tokens has no price."""
+    return None if one is None or other is None else max(one, other, key=_dearness)
 
 
 def _dearness(entry: Entry) -> tuple[int, int]:
@@ -99,15 +110,17 @@ def _dearness(entry: Entry) -> tuple[int, int]:
     return given + output, output
 
 
-def _provider(provider: types.Provider, today: date) -> Iterator[tuple[str, Entry]]:
+def _provider(provider: types.Provider, today: date) -> Iterator[tuple[str, Entry | None]]:
     for model in provider.models:
         price = _price(model, today)
-        entry = price and _entry(price, model.context_window)
-        if not entry:
-            continue
+        entry = _entry(price, model.context_window)
         for name in _names(model):
-            output = MOST_OUTPUT.get(name) or MOST_OUTPUT.get(model.id)
-            yield name, entry | ({"output": output} if output else {})
+            yield name, None if entry is None or NOT_TEXT.search(name) else _with_output(entry, name, model.id)
+
+
+def _with_output(entry: Entry, *names: str) -> Entry:
+    known = [MOST_OUTPUT[name] for name in names if name in MOST_OUTPUT]
+    return entry | {"output": known[0]} if known else entry
 
 
 def _names(model: types.ModelInfo) -> list[str]:
@@ -124,7 +137,7 @@ def _clauses(clause: Any) -> Iterator[Any]:
         yield clause
 
 
-def _price(model: types.ModelInfo, today: date) -> types.ModelPrice | None:
+def _price(model: types.ModelInfo, today: date) -> types.ModelPrice:
     prices = model.prices
     if not isinstance(prices, list):
         return prices

@@ -32,7 +32,7 @@ from perpetuo.adapters.configfile.problems import Path
 DEEPEST = 24
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-_QUOTED = re.compile(r"\"[^\"]{2,}\"|'[^']{2,}'")
+_QUOTED = re.compile(r"'\S{3,}'")
 
 Position = tuple[int, int]
 """Line and column, from 1."""
@@ -112,9 +112,11 @@ def read_document(text: str, variables: Mapping[str, str], report: Report) -> Do
     try:
         root = reader.document(_events(text))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        place = position(error.problem_mark or error.context_mark)
         # PyYAML may quote what it stumbled over, and that may be a key.
-        report((), position(mark), f"no YAML: {_QUOTED.sub('a name', error.problem or '')}")
+        message = f"no YAML: {_QUOTED.sub('a name', error.problem or '')}"
+        hint = '; inside { } and [ ] a variable needs quotes: "${NAME}"' if "${" in _line(text, place[0]) else ""
+        report((), place, message + hint)
         root = BROKEN
     except (yaml.YAMLError, UnicodeEncodeError) as error:
         report((), _place(text, error), "a character that YAML does not allow")
@@ -128,6 +130,11 @@ def read_document(text: str, variables: Mapping[str, str], report: Report) -> Do
 def _events(text: str) -> Iterator[Event]:
     """With libyaml where PyYAML has it: ten times faster, the same events."""
     return yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _line(text: str, number: int) -> str:
+    """A line by its number, which may be behind the last."""
+    return "".join(text.splitlines()[number - 1 : number])
 
 
 def _place(text: str, error: Exception) -> Position:

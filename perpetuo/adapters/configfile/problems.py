@@ -18,6 +18,8 @@ Path = tuple[str | int, ...]
 
 SECRET_KEYS = frozenset({"apiKey", "apiKeys", "hash", "proxy"})
 _PLAIN = re.compile(r"[\w.+\-/:*@%$]{1,60}")
+_SECRET = re.compile(r"(?<![A-Za-z0-9])sk-|sha256:|://.*[@?]")
+"""A key, the hash of one, an address with a password or with what may be a token."""
 _LONGEST = 60
 
 
@@ -45,9 +47,7 @@ class ConfigError(Exception):
 
 
 def is_secret(path: Path) -> bool:
-    """
-    Is this a place for secrets? Also for those put in the wrong way: a bare text in ``admin.keys``.
-    """
+    """Is this a place for secrets? Also for one put in the wrong way: a bare text in ``admin.keys``."""
     return any(part in SECRET_KEYS for part in path) or (path[:2] == ("admin", "keys") and len(path) <= 3)
 
 
@@ -68,7 +68,7 @@ def quoted(text: str) -> str:
 
 
 def looks_secret(text: str) -> bool:
-    return "sk-" in text or "sha256:" in text
+    return _SECRET.search(text) is not None
 
 
 def path_text(path: Path, known_keys: frozenset[str]) -> str:

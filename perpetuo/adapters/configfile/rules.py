@@ -145,7 +145,8 @@ def _tenants(draft: Draft) -> Iterator[Mistake]:
         if tenant.plan is not None:
             yield from _unknown((*path, "plan"), tenant.plan, draft.names["plans"], "plan")
         place, plan = plans.get(tenant.plan or "", (None, None))
-        uncertain = ("plans", place) in draft.mended or (tenant.plan is not None and plan is None)
+        lost = path in draft.mended if tenant.plan is None else plan is None
+        uncertain = lost or ("plans", place) in draft.mended
         own = tenant.limits is not None and tenant.limits.budget_day is not None
         shared = plan is not None and plan.limits is not None and plan.limits.budget_day is not None
         if not own and not shared and not uncertain:

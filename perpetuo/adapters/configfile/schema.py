@@ -24,6 +24,7 @@ from perpetuo.adapters.configfile.kinds import (
     ModelName,
     MoneyLimit,
     Network,
+    OpenTime,
     Pattern,
     Pause,
     Priority,
@@ -83,7 +84,7 @@ class Breaker:
     minimum_calls: Count | None = optional("Fewer calls than this in the window never open it.", "20")
     window: Window | None = optional("How far back calls are counted.", "10s")
     consecutive_connect_failures: Count | None = optional("So many failed connections in a row open it at once.", "5")
-    open_for: Lease | None = optional("How long it stays open before one call may probe.", "30s")
+    open_for: OpenTime | None = optional("How long it stays open before one call may probe.", "30s")
 
 
 @attrs.frozen(kw_only=True)
