@@ -128,6 +128,14 @@ class OpeningContract:
         await world.record(*[Fault.CONNECT] * 5)
         assert world.phase() is BreakerPhase.OPEN
 
+    async def test_results_not_yet_shared_at_a_change_do_not_count_after_it(self, world: World) -> None:
+        """Four failures on their way when an operator closes, and one after: no five in a row."""
+        for _ in range(4):
+            world.board.record("openai", Fault.CONNECT, generation=0, probe=None)
+        await world.board.force("openai", open_for_us=None)
+        await world.record(Fault.CONNECT)
+        assert world.phase() is BreakerPhase.CLOSED
+
 
 class ProbeContract:
     """C3: one probe, and what its verdict does."""

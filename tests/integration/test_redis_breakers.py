@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from perpetuo.adapters.redis import keys, scripts
+from perpetuo.adapters.redis import breakers, keys, scripts
 from perpetuo.adapters.redis.breakers import RedisBreakerBoard, parse
 from perpetuo.adapters.redis.store import RedisStore
 from perpetuo.domain.model.models import BreakerPolicy
@@ -257,6 +257,15 @@ async def test_c4_a_key_set_by_hand_opens_everywhere_until_it_goes(redis_url: st
         assert 0 < left <= 400_000
         for board in (one, two):
             await within(1.0, is_(board, BreakerPhase.CLOSED))
+
+
+@pytest.mark.anyio
+async def test_failures_do_not_wait_for_the_next_poll(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wake the task that shares them."""
+    monkeypatch.setattr(breakers, "POLL_SECONDS", 60.0)
+    async with worker(redis_url) as one:
+        fail(one)
+        await within(HALF_A_SECOND, is_(one, BreakerPhase.OPEN))
 
 
 @pytest.mark.anyio

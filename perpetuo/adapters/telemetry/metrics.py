@@ -1,0 +1,241 @@
+"""
+What is counted, under which names?
+
+Rule 1: this is the one table of metric names; the page renders it and `Metrics` counts into it.
+Rule 2: labels are names of the configuration, never a client's text: the first 2,000 tenants of the file, its models
+(``*`` is one), its providers; whatever else is ``other``, and ``none`` where there is none.
+Rule 3: a call costs some additions. Which cells they go to is looked up once per tenant, model, provider and status.
+Rule 4: money is counted in whole nano-USD and becomes USD on the page.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from itertools import islice
+
+import attrs
+
+from perpetuo.adapters.telemetry.cells import Cells, Name
+from perpetuo.domain.model.events import Event, RefusalNote
+
+MOST_TENANTS = 2_000
+MOST_CACHED = 20_000
+OTHER = "other"
+NONE = "none"
+REPLAYED = "replayed"
+IDEMPOTENCY_PREFIX = "idempotency_"
+
+
+class Kind(Enum):
+    COUNTER = "counter"
+    HISTOGRAM = "histogram"
+    GAUGE = "gauge"
+
+
+@attrs.frozen
+class Metric:
+    """``buckets`` are upper bounds in seconds, for histograms; ``unit`` divides what was counted."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    unit: int = 1
+
+
+def _counter(name: str, text: str, *labels: str, unit: int = 1) -> Metric:
+    return Metric(name, Kind.COUNTER, text, labels, unit=unit)
+
+
+_MOMENTS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_SPANS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+REQUESTS = _counter(
+    "perpetuo_requests_total", "Calls answered, refusals included.", "tenant", "model", "provider", "status"
+)
+DURATION = Metric(
+    "perpetuo_request_duration_seconds",
+    Kind.HISTOGRAM,
+    "From the request to the end of its answer.",
+    ("model",),
+    _SPANS,
+)
+OVERHEAD = Metric("perpetuo_overhead_seconds", Kind.HISTOGRAM, "Time spent in the gateway itself.", (), _MOMENTS)
+FIRST_TOKEN = Metric(
+    "perpetuo_time_to_first_token_seconds", Kind.HISTOGRAM, "Until the first event of a stream.", ("model",), _SPANS
+)
+TOKENS = _counter("perpetuo_tokens_total", "Tokens charged.", "tenant", "model", "direction")
+COST = _counter("perpetuo_cost_usd_total", "Money charged, in USD.", "tenant", "model", unit=1_000_000_000)
+REFUSALS = _counter("perpetuo_refusals_total", "Calls refused by the gateway.", "tenant", "reason")
+AUTH_FAILURES = _counter("perpetuo_auth_failures_total", "Requests without a valid key.")
+IN_FLIGHT = Metric("perpetuo_in_flight_requests", Kind.GAUGE, "Calls in flight.")
+ATTEMPTS = _counter("perpetuo_upstream_attempts_total", "Attempts at providers.", "provider", "outcome")
+BREAKER = Metric("perpetuo_breaker_state", Kind.GAUGE, "1 for the state it is in.", ("provider", "state"))
+BUDGET = Metric("perpetuo_budget_remaining_usd", Kind.GAUGE, "Neither spent nor held.", ("tenant", "window"))
+IDEMPOTENCY = _counter("perpetuo_idempotency_total", "Calls with an idempotency key.", "result")
+BACKLOG = Metric("perpetuo_events_backlog", Kind.GAUGE, "Events that SQL does not have yet.")
+ABANDONED = _counter("perpetuo_abandoned_total", "Calls settled because their worker died.")
+HOLD_EXCEEDED = _counter("perpetuo_hold_exceeded_total", "Calls that cost more than their hold.")
+STORE_ERRORS = _counter("perpetuo_store_errors_total", "Failed steps of a store.", "store")
+RELOADS = _counter("perpetuo_config_reloads_total", "Loads of a changed configuration.", "result")
+
+METRICS = (
+    REQUESTS, DURATION, OVERHEAD, FIRST_TOKEN, TOKENS, COST, REFUSALS, AUTH_FAILURES, IN_FLIGHT, ATTEMPTS, BREAKER,
+    BUDGET, IDEMPOTENCY, BACKLOG, ABANDONED, HOLD_EXCEEDED, STORE_ERRORS, RELOADS,
+)  # fmt: skip
+
+SUM = "sum"
+AT = "at"
+"""Beside a gauge: when it was set, in monotonic seconds. All processes of a machine share that clock."""
+
+
+@attrs.frozen
+class Labels:
+    """The names that may stand in labels."""
+
+    tenants: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
+    providers: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls, tenants: Iterable[str], models: Iterable[str], providers: Iterable[str], most: int = MOST_TENANTS
+    ) -> "Labels":
+        return cls(frozenset(islice(tenants, most)), frozenset(models), frozenset(providers))
+
+    def tenant(self, name: str) -> str:
+        return _known(name, self.tenants)
+
+    def model(self, name: str) -> str:
+        return _known(name, self.models)
+
+    def provider(self, name: str | None) -> str:
+        return _known(name or "", self.providers)
+
+
+def _known(name: str, names: frozenset[str]) -> str:
+    if name in names:
+        return name
+    return OTHER if name else NONE
+
+
+def name_of(metric: Metric, labels: Sequence[str] = (), part: str = "") -> Name:
+    """The name of a cell: metric, part of it (a bucket's bound, `SUM`, `AT`), label values."""
+    return (metric.name, part, *labels)
+
+
+@attrs.frozen
+class _Histogram:
+    """Cells of one histogram: one per bucket, the last one for what is above all, and the sum."""
+
+    bounds: tuple[float, ...]
+    buckets: tuple[int, ...]
+    total: int
+
+    def observe(self, values: "memoryview[float]", seconds: float) -> None:
+        values[self.buckets[bisect_left(self.bounds, seconds)]] += 1
+        values[self.total] += seconds
+
+
+@attrs.frozen
+class _CallCells:
+    """Where the numbers of calls of one tenant, model, provider and status go."""
+
+    requests: int
+    input: int
+    output: int
+    cost: int
+    duration: _Histogram
+    first_token: _Histogram
+
+
+class Metrics:
+    """Counts what happens in this worker. No method blocks or fails."""
+
+    def __init__(self, cells: Cells, labels: Labels) -> None:
+        self.cells = cells
+        self._values = cells.values
+        self._labels = labels
+        self._calls: dict[tuple[str, str, str | None, int], _CallCells] = {}
+        self._one: dict[tuple[str, ...], int] = {}
+        self._overhead = self._histogram(OVERHEAD)
+        for metric in (AUTH_FAILURES, ABANDONED, HOLD_EXCEEDED, IN_FLIGHT):
+            cells.cell(name_of(metric))
+        for result in ("success", "failure"):
+            cells.cell(name_of(RELOADS, (result,)))
+        self._in_flight = cells.cell(name_of(IN_FLIGHT)), cells.cell(name_of(IN_FLIGHT, part=AT))
+        self._values[self._in_flight[0]] = 0.0
+
+    def configure(self, labels: Labels) -> None:
+        """Take over the names of a new configuration."""
+        self._labels = labels
+        self._calls.clear()
+        self._one.clear()
+
+    def finished(self, event: Event) -> None:
+        key = (event.tenant_id, event.model, event.provider, event.status)
+        cells = self._calls.get(key) or self._call_cells(key)
+        values = self._values
+        values[cells.requests] += 1
+        values[cells.input] += event.input_tokens
+        values[cells.output] += event.output_tokens
+        values[cells.cost] += event.cost_nano_usd
+        cells.duration.observe(values, event.latency_ms / 1_000)
+        self._overhead.observe(values, event.overhead_ms / 1_000)
+        if event.first_token_ms is not None:
+            cells.first_token.observe(values, event.first_token_ms / 1_000)
+        if event.idempotency != NONE:
+            self.add(IDEMPOTENCY, event.idempotency)
+
+    def refused(self, note: RefusalNote) -> None:
+        """A refusal or a replay."""
+        tenant = self._labels.tenant(note.tenant_id)
+        self.add(REQUESTS, tenant, self._labels.model(note.model), NONE, str(note.status), by=note.count)
+        if note.reason == REPLAYED:
+            self.add(IDEMPOTENCY, REPLAYED, by=note.count)
+            return
+        self.add(REFUSALS, tenant, note.reason, by=note.count)
+        if not note.tenant_id:
+            self.add(AUTH_FAILURES, by=note.count)
+        if note.reason.startswith(IDEMPOTENCY_PREFIX):
+            self.add(IDEMPOTENCY, note.reason.removeprefix(IDEMPOTENCY_PREFIX), by=note.count)
+
+    def attempted(self, provider: str, outcome: str) -> None:
+        self.add(ATTEMPTS, self._labels.provider(provider), outcome)
+
+    def in_flight(self, calls: int, now: float) -> None:
+        """How many calls this worker has in flight at ``now``, in monotonic seconds."""
+        value, at = self._in_flight
+        self._values[value], self._values[at] = calls, now
+
+    def add(self, metric: Metric, *labels: str, by: int = 1) -> None:
+        """Add to a counter, under labels that are fit to be labels."""
+        key = (metric.name, *labels)
+        index = self._one.get(key)
+        if index is None:
+            if len(self._one) >= MOST_CACHED:
+                self._one.clear()
+            index = self._one[key] = self.cells.cell(name_of(metric, labels))
+        self._values[index] += by
+
+    def _call_cells(self, key: tuple[str, str, str | None, int]) -> _CallCells:
+        tenant, model = self._labels.tenant(key[0]), self._labels.model(key[1])
+        cell = self.cells.cell
+        cells = _CallCells(
+            cell(name_of(REQUESTS, (tenant, model, self._labels.provider(key[2]), str(key[3])))),
+            cell(name_of(TOKENS, (tenant, model, "input"))),
+            cell(name_of(TOKENS, (tenant, model, "output"))),
+            cell(name_of(COST, (tenant, model))),
+            self._histogram(DURATION, model),
+            self._histogram(FIRST_TOKEN, model),
+        )
+        if len(self._calls) >= MOST_CACHED:
+            self._calls.clear()
+        self._calls[key] = cells
+        return cells
+
+    def _histogram(self, metric: Metric, *labels: str) -> _Histogram:
+        parts = [repr(bound) for bound in metric.buckets] + ["+Inf"]
+        buckets = tuple(self.cells.cell(name_of(metric, labels, part)) for part in parts)
+        return _Histogram(metric.buckets, buckets, self.cells.cell(name_of(metric, labels, SUM)))
