@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import PurePath
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO
@@ -234,4 +235,10 @@ def _plain(value: Any) -> str:
 
 
 def _time(now_us: int) -> str:
-    return datetime.fromtimestamp(now_us // 1_000 / 1_000, UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+    seconds, rest = divmod(now_us, 1_000_000)
+    return f"{_second(seconds)}.{rest // 1_000:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
