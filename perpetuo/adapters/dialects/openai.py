@@ -119,9 +119,7 @@ def parse_embeddings(body: bytes) -> Ask:
     _check_model(wanted.model)
     if isinstance(wanted.input, list):
         _check_inputs(wanted.input)
-    return Ask(
-        kind=Kind.EMBEDDINGS, model=wanted.model, stream=False, body=body, fields=fields, text_bytes=len(body)
-    )
+    return Ask(kind=Kind.EMBEDDINGS, model=wanted.model, stream=False, body=body, fields=fields, text_bytes=len(body))
 
 
 def _check_inputs(inputs: list[Any]) -> None:

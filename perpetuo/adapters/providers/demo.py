@@ -126,9 +126,7 @@ class DemoUpstream:
 class DemoExchange:
     """Implements `transport.wire.Exchange`: steps in time, and an ending of the behaviour's choice."""
 
-    def __init__(
-        self, phases: Phases, abort: Abort, how: Behaviour, over: Callable[["DemoExchange"], None]
-    ) -> None:
+    def __init__(self, phases: Phases, abort: Abort, how: Behaviour, over: Callable[["DemoExchange"], None]) -> None:
         self.status = 0
         self.headers: Headers = ()
         self._steps: Iterator[Step] = iter(())

@@ -192,8 +192,10 @@ def test_c6_the_wait_a_provider_asks_for(headers: dict[str, str], wait_us: int |
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["error", "code", "type", "message", "choices", "usage", "detail"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["error", "code", "type", "message", "choices", "usage", "detail"]), inner)
+    ),
     max_leaves=8,
 )
 

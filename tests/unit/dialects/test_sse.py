@@ -1,5 +1,6 @@
 """What goes through the reader of a stream, in any splitting, and what it takes note of."""
 
+import itertools
 import json
 from typing import Any
 
@@ -26,7 +27,7 @@ def event(data: Any) -> bytes:
 def read(data: bytes, cuts: tuple[int, ...] = (), **asked: Any) -> tuple[bytes, ChatStreamReader]:
     reader = ChatStreamReader(**asked)
     edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
-    return b"".join(reader.feed(data[a:b]) for a, b in zip(edges, edges[1:], strict=False)), reader
+    return b"".join(reader.feed(data[a:b]) for a, b in itertools.pairwise(edges)), reader
 
 
 GOOD = [event(chunk("Hallo ")), event(chunk("Wörld")), event(chunk(finish="stop"))]
@@ -95,7 +96,14 @@ def test_c7_only_valid_events_go_on(events: list[bytes], cuts: list[int]) -> Non
 
 @pytest.mark.parametrize(
     "bad",
-    [b"data: {\n\n", b"data: <<\n\n", b"data: [1\n\n", b"data: 5\n\n", b'data: {"a":NaN}\n\n', b'data: {"a":"\xff"}\n\n'],
+    [
+        b"data: {\n\n",
+        b"data: <<\n\n",
+        b"data: [1\n\n",
+        b"data: 5\n\n",
+        b'data: {"a":NaN}\n\n',
+        b'data: {"a":"\xff"}\n\n',
+    ],
 )
 def test_c7_an_event_that_is_no_json_object_ends_the_stream(bad: bytes) -> None:
     """It may have carried text; what stood before it in the same bytes still goes on."""
