@@ -97,11 +97,19 @@ class Ledger(Protocol):
 class ScopeUsage(Protocol):
     """Current use of one scope."""
 
-    scope: str
-    admitted_last_minute: int
-    oldest_leaves_us: int
-    """µs until the oldest of those admissions leaves the window; 0 when there is none."""
-    in_flight: int
+    @property
+    def scope(self) -> str: ...
+
+    @property
+    def admitted_last_minute(self) -> int: ...
+
+    @property
+    def oldest_leaves_us(self) -> int:
+        """µs until the oldest of those admissions leaves the window; 0 when there is none."""
+        ...
+
+    @property
+    def in_flight(self) -> int: ...
 
 
 class RecentRefusals(Protocol):
@@ -261,15 +269,25 @@ class System(Protocol):
 
 
 class StreamedEvent(Protocol):
-    """One finished event on its way from the ledger's stream to SQL."""
+    """A finished event on its way from the ledger's stream to SQL."""
 
-    entry: str
-    """Where it stands in the stream; opaque, for `EventStream.ack`."""
-    row: bytes
-    """The `Event` as JSON: keys are its field names."""
-    revision: int
-    charged: int | None
-    """Set on abandoned calls: overrides the row's ``hold_nano_usd`` and ``cost_nano_usd``."""
+    @property
+    def entry(self) -> str:
+        """Where it stands in the stream; opaque, for `EventStream.ack`."""
+        ...
+
+    @property
+    def row(self) -> bytes:
+        """The `Event` as JSON: keys are its field names."""
+        ...
+
+    @property
+    def revision(self) -> int: ...
+
+    @property
+    def charged(self) -> int | None:
+        """Set on abandoned calls: overrides the row's ``hold_nano_usd`` and ``cost_nano_usd``."""
+        ...
 
 
 class EventStream(Protocol):

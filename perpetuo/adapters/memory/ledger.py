@@ -207,6 +207,10 @@ class MemoryLedger:
             self._budgets[scope, one.window] = attrs.evolve(window, spent=one.spent)
         self._seeded_tenants.add(tenant)
 
+    def open(self) -> None:
+        """What was spent before is known: budgets are open, for every tenant there is or will be."""
+        self._seeded = True
+
     def seed_rates(self, scope: str, times: Iterable[int]) -> None:
         """Put admissions of the last minute, made by an earlier process, into a rate log."""
         log = self._rates.get(scope, rate.EMPTY)

@@ -6,17 +6,17 @@ from typing import Any
 from litestar import Request, Response, Router, get
 from litestar.di import Provide
 
-from perpetuo.bootstrap import Container
 from perpetuo.domain.gateway.account import Standing, callable_models, find_request, standing
 from perpetuo.domain.model.admission import BudgetReading
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.events import Event, RefusalNote
 from perpetuo.domain.model.models import Model
 from perpetuo.domain.model.money import usd
-from perpetuo.domain.model.tenants import Caller, Limits
+from perpetuo.domain.model.tenants import Limits
 from perpetuo.domain.ports import StoreUnavailable
 from perpetuo.entrypoints.http import intake
 from perpetuo.entrypoints.http.refusals import RefusedError
+from perpetuo.entrypoints.http.wired import Caller, Container
 
 
 async def provide_caller(request: Request[Any, Any, Any], container: Container) -> Caller:
@@ -44,9 +44,7 @@ def get_model(model_id: str, caller: Caller, container: Container) -> dict[str, 
     for model in callable_models(container.gateway.settings, caller):
         if model.name == name:
             return _model(model)
-    raise RefusedError(
-        Refusal(Reason.MODEL_NOT_FOUND, "There is no such model, or your key may not call it.", "model")
-    )
+    raise RefusedError(Refusal(Reason.MODEL_NOT_FOUND, "There is no such model, or your key may not call it.", "model"))
 
 
 @get("/key", summary="The calling key: tenant, plan, limits, what is used, held and left")

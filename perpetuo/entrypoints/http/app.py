@@ -13,13 +13,18 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
 from perpetuo import __version__
-from perpetuo.bootstrap import Container
+from perpetuo.adapters.environment import Environment
+from perpetuo.adapters.environment import read as read_environment
+from perpetuo.bootstrap import Container, build
 from perpetuo.domain.model.chat import Kind
 from perpetuo.entrypoints.http.account import account_router
 from perpetuo.entrypoints.http.calls import Calls
 from perpetuo.entrypoints.http.health import live, metrics, ready
 from perpetuo.entrypoints.http.refusals import EXCEPTION_HANDLERS
 from perpetuo.entrypoints.http.request_id import RequestIdMiddleware
+from perpetuo.entrypoints.process.management import ManagementListener
+from perpetuo.entrypoints.process.worker import obey
+from perpetuo.entrypoints.worker import Worker
 
 
 def public_app(container: Container, *, management: bool) -> Litestar:
@@ -55,8 +60,64 @@ def _litestar(container: Container, handlers: list[Any], *, documented: bool) ->
         state=State({"container": container}),
         dependencies={"container": Provide(lambda: container, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
-        middleware=[RequestIdMiddleware],
+        middleware=[RequestIdMiddleware()],
         openapi_config=OpenAPIConfig(title="Perpetuo", version=__version__) if documented else None,
         logging_config=None,
         request_max_body_size=1_048_576,
     )
+
+
+class Application:
+    """
+    The ASGI application of one worker.
+
+    Everything is opened when the lifespan starts, in the loop it will run in; requests then go
+    straight to Litestar.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._public: Litestar | None = None
+        self._worker: Worker | None = None
+        self._management: ManagementListener | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self._public is not None and scope["type"] == "http":
+            await self._public(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def _lifespan(self, receive: Any, send: Any) -> None:
+        await receive()
+        try:
+            await self._start()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server has to say why it does not start
+            await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> None:
+        environment = self._environment
+        container = await build(environment)
+        self._worker = Worker(container)
+        await self._worker.start()
+        self._public = public_app(container, management=environment.management_port is None)
+        if environment.management_port is not None:
+            app = management_app(container)
+            self._management = ManagementListener(app, environment.host, environment.management_port)
+            await self._management.start()
+        obey(environment.run_dir, self._worker.drain, container.reload)
+
+    async def _stop(self) -> None:
+        if self._management is not None:
+            await self._management.stop()
+        if self._worker is not None:
+            await self._worker.stop()
+
+
+def create() -> Application:
+    """What a worker process runs."""
+    return Application(read_environment())

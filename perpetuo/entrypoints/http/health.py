@@ -5,9 +5,9 @@ from typing import Any
 
 from litestar import MediaType, Request, Response, get
 
-from perpetuo.bootstrap import Container
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.entrypoints.http.refusals import RefusedError
+from perpetuo.entrypoints.http.wired import Container
 
 
 @get(["/health/live", "/healthz"], summary="Is this worker alive?", tags=["Health"], sync_to_thread=False)
@@ -19,9 +19,8 @@ def live() -> dict[str, str]:
 @get(["/health/ready", "/readyz"], summary="Should this worker get requests?", tags=["Health"], sync_to_thread=False)
 def ready(container: Container) -> Response[dict[str, Any]]:
     """503 only for this worker's own state; a shared dependency that is away is `degraded`, and still 200."""
-    state = container.state()
-    if state != "ready":
-        return Response({"status": state}, status_code=503)
+    if container.stage != "ready":
+        return Response({"status": container.stage}, status_code=503)
     problems = container.problems()
     return Response({"status": "degraded", "problems": problems} if problems else {"status": "ready"})
 
@@ -32,5 +31,5 @@ async def metrics(request: Request[Any, Any, Any], container: Container) -> Resp
     given = request.headers.get("authorization", "")
     if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
         raise RefusedError(Refusal(Reason.INVALID_API_KEY, "/metrics needs `Authorization: Bearer <metrics token>`."))
-    body, content_type = await container.render_metrics()
+    body, content_type = await container.metrics.render()
     return Response(body, headers={"content-type": content_type})

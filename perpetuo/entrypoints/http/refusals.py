@@ -12,6 +12,7 @@ from litestar.exceptions import (
 
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.entrypoints.http.errors import envelope, retry_headers, status_of
+from perpetuo.entrypoints.http.request_id import request_id
 
 SERVED = (
     "POST /v1/chat/completions, POST /v1/embeddings, GET /v1/models, GET /v1/models/{id}, GET /v1/key, "
@@ -43,20 +44,21 @@ def answer(refusal: Refusal, status: int | None = None, headers: dict[str, str] 
 
 
 def framework_refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """What Litestar refuses, in our envelope."""
+    """What Litestar refuses, in our envelope. Its router's own refusals pass no middleware."""
     if isinstance(error, NotFoundException):
         served = f" Served here: {SERVED}." if request.url.path.startswith("/v1") else ""
-        return answer(Refusal(Reason.NOT_FOUND, f"There is nothing at this path.{served}"))
+        refusal = Refusal(Reason.NOT_FOUND, f"There is nothing at this path.{served}")
+        return answer(refusal, headers={"x-request-id": request_id(request.scope)})
     if isinstance(error, MethodNotAllowedException):
         allowed = (error.headers or {}).get("Allow", "")
         refusal = Refusal(Reason.METHOD_NOT_ALLOWED, f"{request.method} is not possible here. Possible: {allowed}.")
-        return answer(refusal, headers={"allow": allowed})
+        return answer(refusal, headers={"allow": allowed, "x-request-id": request_id(request.scope)})
     return answer(Refusal(Reason.INVALID_REQUEST, str(error.detail)), status=error.status_code)
 
 
 def broken(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A defect of ours: the log has where, the client gets no traceback."""
-    _log.error("route_broken %s %s: %s", request.method, request.scope.get("path_template"), type(error).__name__)
+    _log.error("%s %s is broken", request.method, request.scope.get("path_template"), exc_info=error)
     refusal = Refusal(Reason.STORE_UNAVAILABLE, "The gateway could not answer this. Your operator's log says why.")
     return answer(refusal, status=503)
 

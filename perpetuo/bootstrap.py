@@ -1,0 +1,265 @@
+"""
+Who implements which port in this process?
+
+The only module that names adapters. `build` reads the environment's choice of stores and makes one
+`Container`; entrypoints get everything from there.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from perpetuo.adapters.configfile.catalogue import load_catalogue
+from perpetuo.adapters.configfile.load import load
+from perpetuo.adapters.configfile.problems import ConfigError
+from perpetuo.adapters.configfile.watch import watch
+from perpetuo.adapters.environment import Environment, Variables
+from perpetuo.adapters.memory.breakers import MemoryBreakerBoard
+from perpetuo.adapters.memory.ledger import MemoryLedger
+from perpetuo.adapters.memory.logins import MemoryLogins
+from perpetuo.adapters.memory.refusals import MemoryRecentRefusals
+from perpetuo.adapters.memory.seed import seed_from
+from perpetuo.adapters.providers.registry import ProviderRegistry
+from perpetuo.adapters.redis.breakers import RedisBreakerBoard
+from perpetuo.adapters.redis.connected import ConnectedRedis
+from perpetuo.adapters.redis.logins import RedisLogins
+from perpetuo.adapters.redis.refusals import RedisRecentRefusals
+from perpetuo.adapters.sql.database import Database
+from perpetuo.adapters.sql.store import SqlEventStore
+from perpetuo.adapters.system import RealSystem
+from perpetuo.adapters.telemetry.cells import Cells
+from perpetuo.adapters.telemetry.journal import TelemetryJournal
+from perpetuo.adapters.telemetry.logs import open_log
+from perpetuo.adapters.telemetry.metrics import Labels, Metrics
+from perpetuo.adapters.telemetry.page import MetricsPage, Standing
+from perpetuo.domain.gateway.complete import Gateway
+from perpetuo.domain.gateway.relay import Refusals, flush_refusals, maintain, relay
+from perpetuo.domain.gateway.reseed import Reseeder
+from perpetuo.domain.model.models import BreakerPolicy
+from perpetuo.domain.model.settings import Settings
+from perpetuo.domain.policy.windows import limits_of
+from perpetuo.domain.ports import EventStream, Ledger, StoreUnavailable
+
+SEED_EVERY = 1.0
+MOST_TENANTS_SHOWN = 2_000
+"""Tenants whose budgets `/metrics` shows."""
+
+Loop = tuple[str, Callable[[], Awaitable[None]]]
+Board = MemoryBreakerBoard | RedisBreakerBoard
+
+
+@attrs.define(eq=False)
+class Stores:
+    """What one choice of REDIS_URL gives."""
+
+    name: str
+    """``redis`` or ``memory``, as health and metrics call it."""
+    ledger: Ledger
+    stream: EventStream
+    breakers: Board
+    recent: MemoryRecentRefusals | RedisRecentRefusals
+    logins: MemoryLogins | RedisLogins
+    redis: ConnectedRedis | None = None
+
+    async def stop(self) -> None:
+        if isinstance(self.breakers, RedisBreakerBoard):
+            await self.breakers.close()
+        if self.redis is not None:
+            await self.redis.close()
+
+
+@attrs.define(eq=False)
+class ConfigState:
+    """What is known about the configuration file."""
+
+    loaded_at_us: int
+    problems: tuple[str, ...] = ()
+    """Why the file as it is now was not taken over; the one before is in force."""
+
+
+@attrs.define(eq=False)
+class Container:
+    """Everything one worker is made of."""
+
+    environment: Environment
+    system: RealSystem
+    journal: TelemetryJournal
+    metrics: MetricsPage
+    stores: Stores
+    store: SqlEventStore
+    providers: ProviderRegistry
+    gateway: Gateway
+    pending_refusals: Refusals
+    config: ConfigState
+    stage: str = "starting"
+    """``starting``, ``ready``, ``draining``, ``stopping``: this worker's own state."""
+    _seeding: asyncio.Task[None] | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.stores.ledger
+
+    @property
+    def recent(self) -> MemoryRecentRefusals | RedisRecentRefusals:
+        return self.stores.recent
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration in force."""
+        return self.gateway.settings
+
+    @property
+    def database_name(self) -> str:
+        return "sqlite" if (self.environment.database_url or "").startswith("sqlite") else "postgres"
+
+    def problems(self) -> dict[str, str]:
+        """Shared dependencies in trouble, by name."""
+        found = {
+            self.stores.name: self.ledger.problem(),
+            self.database_name: self.store.problem(),
+            "config": "; ".join(self.config.problems) or None,
+        }
+        return {name: text for name, text in found.items() if text is not None}
+
+    def loops(self) -> list[Loop]:
+        """What runs beside the calls, by name."""
+        stream, store, journal, system = self.stores.stream, self.store, self.journal, self.system
+        loops: list[Loop] = [
+            ("relay", lambda: relay(stream, store, journal, system)),
+            ("refusals", lambda: flush_refusals(self.pending_refusals, store, self.recent, journal, system)),
+            ("maintain", lambda: maintain(store, lambda: self.settings.audit.retention_us, journal, system)),
+            ("config", lambda: watch(self.environment.config_path, self.reload)),
+        ]
+        if self.stores.redis is not None:
+            counters = self.stores.redis.counters
+            loops.append(("reseed", Reseeder(counters, store, store, lambda: self.settings, system).run))
+        return loops
+
+    async def start(self) -> None:
+        """A ledger in memory reads what was spent before; with its database away that goes on in the background."""
+        if not await self._seed():
+            self._seeding = asyncio.create_task(self._seed_until_done(), name="seed")
+
+    async def _seed(self) -> bool:
+        if not isinstance(self.ledger, MemoryLedger):
+            return True
+        try:
+            await seed_from(self.store, self.ledger, self.settings, self.system.now_us())
+        except StoreUnavailable as error:
+            self.journal.store_error("sql", str(error))
+            return False
+        return True
+
+    async def _seed_until_done(self) -> None:
+        done = False
+        while not done:
+            await asyncio.sleep(SEED_EVERY)
+            done = await self._seed()
+
+    async def reload(self) -> None:
+        """Read the configuration again: swapped whole if it is valid, else the one in force stays."""
+        try:
+            settings = await asyncio.to_thread(read_settings, self.environment)
+        except ConfigError as error:
+            self.config.problems = tuple(str(problem) for problem in error.problems)
+            self.journal.reloaded("failure")
+            self.journal.log(
+                "error", "config_rejected", problems=list(self.config.problems[:20]), count=len(self.config.problems),
+                meaning="the configuration read before stays in force",
+            )  # fmt: skip
+            return
+        changed = settings.version != self.settings.version
+        self.config = ConfigState(self.system.now_us())
+        if changed:
+            self.providers.reload(settings)
+            self.stores.breakers.configure(breaker_policies(settings))
+            self.journal.configure(settings)
+            self.gateway.settings = settings
+            self.journal.log("info", "config_reloaded", version=settings.version, tenants=len(settings.tenants))
+        self.journal.reloaded("success")
+
+    async def stop(self) -> None:
+        """Close what was opened; nothing is lost by it."""
+        await self.providers.close()
+        await self.stores.stop()
+        await self.store.close()
+
+
+def read_settings(environment: Environment) -> Settings:
+    """The configuration file as it is now; raises `ConfigError`."""
+    catalogue = load_catalogue(environment.catalogue_path) if environment.catalogue_path is not None else None
+    return load(environment.config_path, Variables(), catalogue)
+
+
+async def build(environment: Environment) -> Container:
+    """
+    Make this process's container, in its running loop. Stores may be away.
+
+    Raises `ConfigError`, and `UnfitRedisError` for a Redis that must not be used.
+    """
+    system = RealSystem()
+    settings = read_settings(environment)
+    cells = Cells.claim(environment.run_dir / "metrics") if environment.run_dir is not None else Cells.in_process()
+    metrics = Metrics(cells, Labels.of(settings.tenants, settings.models.by_name, settings.providers))
+    pending = Refusals()
+    log = open_log(environment.log_level, environment.log_format)
+    journal = TelemetryJournal(log, metrics, system.monotonic, pending.add)
+    store = SqlEventStore(Database(environment.database_url or "sqlite:///perpetuo.sqlite3"))
+    stores = await open_stores(environment, settings, journal, system, store)
+    providers = ProviderRegistry(settings, system.now_us)
+    gateway = Gateway(
+        settings=settings,
+        ledger=stores.ledger,
+        breakers=stores.breakers,
+        providers=providers,
+        journal=journal,
+        system=system,
+    )
+    directory = environment.run_dir / "metrics" if environment.run_dir is not None else None
+    page = MetricsPage(cells, directory, lambda: standing(stores, gateway), system.monotonic)
+    return Container(
+        environment, system, journal, page, stores, store, providers, gateway, pending, ConfigState(system.now_us())
+    )
+
+
+async def open_stores(
+    environment: Environment, settings: Settings, journal: TelemetryJournal, system: RealSystem, store: SqlEventStore
+) -> Stores:
+    """The stores REDIS_URL asks for."""
+    policies = breaker_policies(settings)
+    if environment.in_process:
+        ledger = MemoryLedger(system.now_us, durable=True, seeded=False)
+        board = MemoryBreakerBoard(policies, on_change=journal.breaker_changed)
+        return Stores("memory", ledger, ledger, board, MemoryRecentRefusals(), MemoryLogins(system.now_us))
+    redis = await ConnectedRedis.connect(
+        environment.redis_url,
+        timeout=settings.redis_timeout,
+        on_problem=lambda text: journal.store_error("ledger", text),
+    )
+    shared = RedisBreakerBoard(
+        redis.store,
+        policies,
+        on_change=journal.breaker_changed,
+        on_error=lambda text: journal.store_error("breakers", text),
+    )
+    await shared.start()
+    return Stores("redis", redis.ledger, redis.stream, shared, redis.refusals, redis.logins, redis)
+
+
+def breaker_policies(settings: Settings) -> dict[str, BreakerPolicy]:
+    return {spec.id: spec.breaker for spec in settings.providers.values()}
+
+
+async def standing(stores: Stores, gateway: Gateway) -> Standing:
+    """What the metrics page asks the stores; `StoreUnavailable` when they are away."""
+    now_us = RealSystem().now_us()
+    asked = []
+    for tenant in list(gateway.settings.tenants.values())[:MOST_TENANTS_SHOWN]:
+        if tenant.limits.has_budget and tenant.keys:
+            limits = limits_of(gateway.settings.callers[tenant.keys[0].digest], now_us).budgets
+            own = [limit for limit in limits if limit.scope == tenant.id and limit.limit is not None]
+            asked.append(stores.ledger.read_budgets(own, tenant.id))
+    readings = [reading for readings in await asyncio.gather(*asked) for reading in readings]
+    budgets = [(r.scope, r.period, r.remaining) for r in readings if r.remaining is not None]
+    return Standing(stores.breakers.all_views(), budgets, await stores.stream.backlog())
