@@ -299,10 +299,12 @@ class RedisBreakerBoard:
     def _put(self, mirror: _Mirror, after: Breaker) -> None:
         before = mirror.breaker
         same = before.since.generation == after.since.generation
-        if isinstance(before, Closed) and isinstance(after, Closed) and same and not after.tally.buckets:
+        closed = isinstance(before, Closed) and isinstance(after, Closed)
+        if isinstance(after, Closed) and closed and same and not after.tally.buckets:
             return  # Redis says nothing new: keep this worker's own counts
         mirror.breaker = after
         if not same:
             mirror.pending = NOTHING
             mirror.probes.clear()
+        if not same and not closed:  # closed as before: what happened in between was before this worker's time
             self._on_change(policy.reading(mirror.provider, after))
