@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from perpetuo.adapters.configfile import DEFAULT_FILE, ConfigError, load, load_catalogue, published_keys
+from perpetuo.adapters.environment import InvalidEnvironmentError, Variables
 from perpetuo.domain.model.money import usd
 from perpetuo.domain.model.settings import Settings
 from perpetuo.domain.model.tenants import Limits
-from perpetuo.entrypoints.process.environment import InvalidEnvironmentError, Variables
 
 Rows = list[tuple[str, ...]]
 MOST_ROWS = 20
