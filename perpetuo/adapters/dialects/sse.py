@@ -122,7 +122,6 @@ class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: dict[str, Any] | None = None
     error: dict[str, Any] | str | None = None
-    object: str | None = None
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
@@ -189,28 +188,35 @@ class ChatStreamReader:
         """
         Take note of what ``chunks`` say; returns the places of those that are not for the client.
 
-        ``None``, and nothing noted, when one of them is an error.
+        ``None``, and nothing noted, when one of them is an error or may be one.
         """
         hidden: list[int] = []
         finished: list[int] = []
         size = 0
         usage = self.usage
         for place, chunk in enumerate(chunks):
-            for choice in chunk.choices or ():
+            if chunk.choices is None or chunk.error is not None:
+                return None
+            for choice in chunk.choices:
                 delta = choice.delta
                 if delta is not None:
                     content = delta.content
                     if content is not None:
                         size += len(content) if content.isascii() else len(content.encode())
-                    size += _other_output(delta)
+                    if (
+                        delta.tool_calls is not None
+                        or delta.reasoning_content is not None
+                        or delta.reasoning is not None
+                        or delta.refusal is not None
+                        or delta.function_call is not None
+                    ):
+                        size += _other_output(delta)
                 if choice.finish_reason:
                     finished.append(choice.index)
             if chunk.usage is not None:
                 usage = read_usage(chunk.usage) or usage
                 if not (chunk.choices or self._wants_usage):
                     hidden.append(place)
-            if chunk.error is not None or chunk.object == "error":
-                return None
         self.output_bytes += size
         self.usage = usage
         self._finished.update(finished)
@@ -308,11 +314,12 @@ def _decode(data: bytes) -> _Chunk | None:
     """One event's chunk; ``None`` when it is not a JSON object."""
     try:
         data.decode()
-        return _CHUNK.decode(data)
+        chunk = _CHUNK.decode(data)
     except msgspec.ValidationError:
         return _decode_odd(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    return _decode_odd(data) if chunk.choices is None else chunk
 
 
 def _decode_odd(data: bytes) -> _Chunk | None:
@@ -327,12 +334,15 @@ def _decode_odd(data: bytes) -> _Chunk | None:
         return None
     if not isinstance(found, dict):
         return None
-    given = found.get("choices")
+    given, usage = found.get("choices"), found.get("usage")
     listed = [choice for choice in given if isinstance(choice, dict)] if isinstance(given, list) else []
-    finished = [_Choice(place, None, "stop") for place, choice in enumerate(listed) if choice.get("finish_reason")]
-    usage = found.get("usage")
-    return _Chunk(
-        choices=[_Choice(delta=_Delta(content="x" * len(data))), *finished],
-        usage=usage if isinstance(usage, dict) else None,
-        error=str(found["error"]) if found.get("error") else None,
-    )
+    choices = [_Choice(_index(choice), None, "stop") for choice in listed if choice.get("finish_reason")]
+    if given or usage is None:
+        choices.append(_Choice(delta=_Delta(content="x" * len(data))))
+    failed = found.get("error") or found.get("object") == "error"
+    return _Chunk(choices, usage if isinstance(usage, dict) else None, "error" if failed else None)
+
+
+def _index(choice: dict[str, Any]) -> int:
+    index = choice.get("index")
+    return index if type(index) is int else 0

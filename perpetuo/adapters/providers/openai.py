@@ -30,6 +30,9 @@ ERROR_BYTES = 1024 * 1024
 PASSED_ON = ("openai-processing-ms", "openai-version")
 """Headers of a provider that its client may see."""
 
+_READ = frozenset((b"content-type", b"content-encoding", b"retry-after", b"retry-after-ms", b"x-request-id")) | {
+    name.encode() for name in PASSED_ON
+}
 _PATHS = {Kind.CHAT: "/chat/completions", Kind.EMBEDDINGS: "/embeddings"}
 _SANE = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,255}")
 _JSON = "application/json"
@@ -171,7 +174,8 @@ def _target(base_url: str, path: str) -> bytes:
 
 
 def _headers(raw: Headers) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1").strip() for name, value in raw}
+    """Those we look at; the names arrive in lower case."""
+    return {name.decode(): value.decode("latin-1").strip() for name, value in raw if name in _READ}
 
 
 def _is_sse(headers: Mapping[str, str]) -> bool:
