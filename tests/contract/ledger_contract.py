@@ -191,6 +191,16 @@ class BudgetContract:
         assert (refused.reading.spent, refused.reading.held, refused.reading.resets_at_us) == (90, 0, MIDNIGHT)
         await admitted(world, request("f", day(100), hold=10))
 
+    async def test_b3_reserved_goes_by_the_least_that_would_do(self, world: World) -> None:
+        """To the nano: spent 70 and the least 30 fit in 100, so the held 30 are in the way; 31 would not fit."""
+        one = await hold(world, request("c0", day(100), hold=70))
+        await world.ledger.settle(settlement(one, 70), KEEPING)
+        await hold(world, request("c1", day(100), hold=30))
+        for least, reserved in ((30, True), (31, False)):
+            refused = await world.ledger.admit(request(f"d{least}", day(100), hold=500, hold_min=least))
+            assert isinstance(refused, BudgetRefused)
+            assert refused.reserved is reserved
+
     async def test_b1_all_windows_or_none(self, world: World) -> None:
         """The month refuses: nothing is held in the day, and the month is what is named."""
         refused = await world.ledger.admit(request("c0", day(100), month(20), hold=30))
@@ -556,6 +566,18 @@ class IdempotencyContract:
         assert await world.ledger.admit(request("c2", claim=claim())) is ClaimRefused.IN_PROGRESS
         await keep_alive(world, SECOND)
         assert (await admitted(world, request("c3", claim=claim()))).reexecuted
+
+    async def test_i5_a_fence_that_began_anew_is_not_mistaken_for_an_old_one(self, world: World) -> None:
+        """The key was forgotten and its fences count from 1 again: the first worker's 1 is not the third's."""
+        await keep_alive(world, LEASE_US)
+        one = await hold(world, request("c0", claim=claim()))
+        await keep_alive(world, LEASE_US)
+        await world.ledger.settle(settlement(await hold(world, request("c1", claim=claim()))), KEEPING)
+        await keep_alive(world, MINUTE)
+        three = await hold(world, request("c2", claim=claim()))
+        assert three.fence == one.fence == 1
+        assert not (await world.ledger.settle(settlement(one, 0, Keep.STORE, answer(b"old")), KEEPING)).stored
+        assert (await world.ledger.settle(settlement(three, 0, Keep.STORE, answer(b"new")), KEEPING)).stored
 
     async def test_i5_after_a_pause_no_key_is_claimed_again(self, world: World) -> None:
         """The store was away: a lease that ended meanwhile proves nothing for another lease."""

@@ -53,6 +53,16 @@ def test_b3_spent_is_not_held(spent: int, held: int, reserved: bool) -> None:
     assert refused.reserved is reserved
 
 
+def test_b3_reserved_goes_by_the_minimum() -> None:
+    """What would do is what counts, not what would be nice."""
+    refused = grant(reading(100, 75, 20), hold=30, hold_min=25)
+    assert isinstance(refused, BudgetRefused)
+    assert refused.reserved
+    refused = grant(reading(100, 75, 20), hold=30, hold_min=26)
+    assert isinstance(refused, BudgetRefused)
+    assert not refused.reserved
+
+
 def test_b3_the_last_nano_fits() -> None:
     """70 + 30 = 100 is within a limit of 100 (> for ≥ fails here)."""
     assert grant(reading(100, 40, 30), hold=30) == 30
