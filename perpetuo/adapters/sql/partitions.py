@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perpetuo.adapters.sql.database import MAINTAINING, WRITING, Database, Unacceptable
-from perpetuo.adapters.sql.ids import day_of, day_range
+from perpetuo.adapters.sql.ids import day_range, days_of
 
 PARTITION = re.compile(r"events_(\d{4})(\d{2})(\d{2})")
 ADVISORY_LOCK = 0x70657270657475  # "perpetu"
@@ -38,8 +38,7 @@ class Partitions:
 
     async def ensure(self, event_ids: Iterable[str]) -> None:
         """Make the days of these ids where they are missing."""
-        days = {day for event_id in event_ids if (day := day_of(event_id)) is not None}
-        await self.make(sorted(days - self._known))
+        await self.make(sorted(days_of(event_ids) - self._known))
 
     async def make(self, days: Sequence[date]) -> None:
         """Make these days, each in a transaction of its own."""

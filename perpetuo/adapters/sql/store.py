@@ -42,6 +42,8 @@ class SqlEventStore:
     async def write(self, streamed: Sequence[StreamedEvent]) -> int:
         rows, rejected = writing.read(streamed)
         if self._database.postgres:
+            rows, nul = writing.without_nul(rows)
+            rejected += nul
             await self._partitions.ensure(row.id for row in rows)
         rejected += await writing.write_folded(rows, self._upsert)
         if rejected:

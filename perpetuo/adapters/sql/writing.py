@@ -8,6 +8,7 @@ Rule 3: a row the database refuses delays no other: the batch is halved until th
 """
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
 from typing import Annotated, Any
@@ -23,6 +24,9 @@ from perpetuo.adapters.sql.values import moment
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.ports import StreamedEvent
 
+ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+"""As JSON writes it: behind an odd number of backslashes."""
+NUL = r"unsupported Unicode escape sequence: \u0000 cannot be converted to text"
 YEAR_10000_US = 253_402_300_800_000_000
 
 
@@ -36,8 +40,7 @@ _decode_head = msgspec.json.Decoder(_Head).decode
 _decode_event = msgspec.json.Decoder(Event).decode
 
 
-@attrs.frozen
-class Row:
+class Row(msgspec.Struct, frozen=True):  # a frozen attrs class takes 1.5 µs longer to make
     """An event as it goes into a statement; ``json`` is the `Event`."""
 
     id: str
@@ -69,7 +72,7 @@ def read(streamed: Sequence[StreamedEvent]) -> tuple[list[Row], list[Rejected]]:
     for event in streamed:
         try:
             head = _decode_head(event.row)
-            rows.append(Row(head.id.lower(), event.revision, event.charged, event.row.decode()))
+            rows.append(Row(head.id.lower(), event.revision, event.charged, event.row.decode().lstrip()))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             rejected.append(Rejected(None, event.revision, event.charged, _printable(event.row), str(error)))
     return rows, rejected
@@ -77,6 +80,20 @@ def read(streamed: Sequence[StreamedEvent]) -> tuple[list[Row], list[Rejected]]:
 
 def _printable(row: bytes) -> str:
     return row.decode("utf-8", "backslashreplace").replace("\0", "\\u0000")
+
+
+def without_nul(rows: Sequence[Row]) -> tuple[list[Row], list[Rejected]]:
+    """
+    Tell apart what Postgres is sure to refuse: it has no NUL, in text or in jsonb.
+
+    A client can put one into every call where names are passed on, and halving batches for each takes long.
+    """
+    clean = [row for row in rows if "\\u0000" not in row.json]
+    if len(clean) == len(rows):
+        return clean, []
+    suspects = [row for row in rows if "\\u0000" in row.json]
+    bad = [row for row in suspects if ESCAPED_NUL.search(row.json)]
+    return [*clean, *(row for row in suspects if row not in bad)], [_refused(row, NUL) for row in bad]
 
 
 def fold(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -114,11 +131,14 @@ async def _bisect(rows: Sequence[Row], upsert: Callable[[Sequence[Row]], Awaitab
         await upsert(rows)
     except Unacceptable as error:
         if len(rows) == 1:
-            row = rows[0]
-            return [Rejected(row.id, row.revision, row.charged, row.json, str(error))]
+            return [_refused(rows[0], str(error))]
         middle = len(rows) // 2
         return await _bisect(rows[:middle], upsert) + await _bisect(rows[middle:], upsert)
     return []
+
+
+def _refused(row: Row, error: str) -> Rejected:
+    return Rejected(row.id, row.revision, row.charged, row.json, error)
 
 
 # --- Postgres ------------------------------------------------------------------------------------
@@ -157,7 +177,7 @@ def postgres_document(rows: Sequence[Row]) -> str:
 
 def _spliced(row: Row) -> str:
     charged = "null" if row.charged is None else row.charged
-    return f'{{"revision":{row.revision},"charged":{charged},{row.json.lstrip()[1:]}'
+    return f'{{"revision":{row.revision},"charged":{charged},{row.json[1:]}'
 
 
 # --- SQLite --------------------------------------------------------------------------------------

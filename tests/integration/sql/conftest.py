@@ -24,6 +24,21 @@ def migrated_url(_shared_postgres: str, postgres_url: str, _migrated: str) -> st
     return postgres_url
 
 
+@pytest.fixture(scope="session")
+def _emptied(_shared_postgres: str) -> Iterator[str]:
+    url = servers.new_database(_shared_postgres)
+    migrate.upgrade(url)
+    yield url
+    servers.drop_database(_shared_postgres, url)
+
+
+@pytest.fixture
+def emptied_url(_emptied: str) -> str:
+    """A migrated database that is emptied before each test; ten times quicker than one of its own."""
+    servers.sql(_emptied, "delete from events", "delete from refusals", "delete from events_rejected")
+    return _emptied
+
+
 @pytest.fixture
 async def store(migrated_url: str) -> AsyncIterator[SqlEventStore]:
     made = SqlEventStore(Database(migrated_url))

@@ -202,6 +202,6 @@ def test_a_database_that_is_not_there_is_a_plain_error(url: str, postgres_url: s
     """`OSError` with the reason, and without the password."""
     given = url.format(server=postgres_url.rpartition("/")[0])
     for step in (migrate.upgrade, migrate.current):
-        with pytest.raises(OSError, match="refused|failed|not exist|no directory") as raised:
+        with pytest.raises(OSError, match=r"failed|not exist|no directory") as raised:
             step(given)
         assert "s3cr3t" not in str(raised.value)

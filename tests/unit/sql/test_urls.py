@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetuo.adapters.sql.database import Database, libpq_url
-from perpetuo.adapters.sql.ids import day_of, day_range, floor_id
+from perpetuo.adapters.sql.ids import day_of, day_range, days_of, floor_id
 from perpetuo.adapters.sql.values import micros, moment
 from perpetuo.adapters.system import uuid7
 
@@ -69,6 +69,15 @@ def test_a_uuid7_lies_in_the_range_of_its_day(ms: int, rand: int) -> None:
     start, end = day_range(day)
     assert start <= made < end
     assert floor_id(ms) <= made < floor_id(ms + 1)
+
+
+@given(st.lists(st.integers(0, 253_402_300_799_999 - 2 * 86_400_000), max_size=20))
+def test_a_batch_has_the_days_of_its_ids(times: list[int]) -> None:
+    """None is missing, and at most the day that begins within the next minute is there too."""
+    days = {moment(ms * 1000).date() for ms in times}
+    soon = {moment((ms + 65_536) * 1000).date() for ms in times}
+    past = {moment(max(ms - 65_536, 0) * 1000).date() for ms in times}
+    assert days <= days_of(uuid7(ms, 0) for ms in times) <= days | soon | past
 
 
 @pytest.mark.parametrize(
