@@ -182,13 +182,13 @@ class GatewayServer(MPServer):
             return
         most = self.launch.drain_delay + FINISH_SECONDS
         self._tell("info", "stopping", seconds_at_most=most)
-        self._signal_workers(signal.SIGUSR1)
         deadline = time.monotonic() + most
         while any(worker.is_alive() for worker in self.wrks):
             if time.monotonic() >= deadline or self.stop_signals > 1:
                 self._tell("warning", "drain_cut_short")
                 return
-            self.main_loop_interrupt.wait(0.05)
+            self._signal_workers(signal.SIGUSR1)  # again: a worker that is still starting does not hear it
+            self.main_loop_interrupt.wait(0.1)
 
     def _signal_workers(self, number: signal.Signals) -> None:
         for worker in self.wrks:

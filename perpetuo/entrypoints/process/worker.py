@@ -14,10 +14,11 @@ Rule 2: a worker does not outlive its main process.
 """
 
 import asyncio
-import ctypes
+import multiprocessing
 import os
 import signal
-import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,19 @@ from perpetuo.entrypoints.process import rundir
 Hook = Callable[[], Coroutine[Any, Any, None]]
 
 IGNORED_BY_MAIN = (signal.SIGUSR1, signal.SIGUSR2)
+LOOK_SECONDS = 0.5
+ORPHAN_SECONDS = 60.0
+"""For calls in flight in a worker whose main process is gone."""
 _tasks: set[asyncio.Task[None]] = set()
 
 
 def load_gateway() -> Callable[..., Awaitable[None]]:
     """What granian runs in each worker: the application, in a process that ends with its parent."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells the whole group; the main process decides
-    die_with_parent()
+    leave_with_parent()
     from perpetuo.entrypoints.http.app import create  # noqa: PLC0415 - the main process never needs it
 
-    return create()  # type: ignore[no-any-return]
+    return create()
 
 
 def obey(run_dir: Path | None, drain: Hook, reload: Hook) -> None:
@@ -52,6 +56,7 @@ def obey(run_dir: Path | None, drain: Hook, reload: Hook) -> None:
     loop = asyncio.get_running_loop()
 
     async def drain_and_end() -> None:
+        loop.add_signal_handler(signal.SIGUSR1, lambda: None)  # it is sent again and again
         try:
             await drain()
         finally:
@@ -68,12 +73,18 @@ def _start(hook: Hook) -> None:
     task.add_done_callback(_tasks.discard)
 
 
-def die_with_parent() -> None:
-    """Get SIGTERM when the main process ends, even by SIGKILL: nobody else would stop this worker."""
-    if sys.platform != "linux":
-        return
-    pr_set_pdeathsig = 1
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended just before
-        os.kill(os.getpid(), signal.SIGTERM)
+def leave_with_parent() -> None:
+    """End when the main process has ended, even by SIGKILL: nobody else would stop this worker."""
+    parent = multiprocessing.parent_process()  # by its name: it may have ended already
+    if parent is not None and parent.pid is not None:
+        threading.Thread(target=_watch, args=(parent.pid,), name="parent-watch", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    until = time.monotonic() + ORPHAN_SECONDS
+    while time.monotonic() < until:
+        os.kill(os.getpid(), signal.SIGTERM)  # again and again: granian loses one that comes while it starts
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perpetuo.entrypoints.process import rundir, worker
+from perpetuo.entrypoints.process.management import ManagementListener
 from perpetuo.entrypoints.process.server import GatewayServer, Launch
 
 
@@ -37,10 +38,23 @@ class SmallGateway:
         if "SMALL_BROKEN" in os.environ:
             await send({"type": "lifespan.startup.failed", "message": "broken on purpose"})
             return
+        management = None
+        if port := os.environ.get("SMALL_MANAGEMENT"):
+            management = ManagementListener(self.management, "127.0.0.1", int(port))
+            await management.start()
         worker.obey(Path(os.environ[rundir.VARIABLE]), self.drain, self.reload)
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        if management is not None:
+            await management.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def management(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.reply(send, 200, f"management of {os.getpid()}, {self.in_flight} in flight")
+
+    async def reply(self, send: Any, status: int, text: str) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": text.encode()})
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -51,8 +65,7 @@ class SmallGateway:
             status, text = await self.answer(scope, receive)
         finally:
             self.in_flight -= 1
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": text.encode()})
+        await self.reply(send, status, text)
 
     async def answer(self, scope: Any, receive: Any) -> tuple[int, str]:
         match scope["path"]:
@@ -69,7 +82,7 @@ class SmallGateway:
 
 
 def load() -> Any:
-    worker.die_with_parent()
+    worker.leave_with_parent()
     return SmallGateway()
 
 

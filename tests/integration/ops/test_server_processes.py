@@ -28,9 +28,9 @@ class Running:
             command, env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, port: int | None = None) -> tuple[int, str]:
         """Status and text, on a connection of its own."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", port or self.port, timeout=20)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -58,6 +58,12 @@ class Running:
                 return found
             time.sleep(0.05)
         raise AssertionError("did not happen in time")
+
+    def newer_than(self, known: set[int]) -> set[int]:
+        """Wait until two workers answer, one of them new."""
+        return self.eventually(
+            lambda: found if len((found := self.workers()) - known) > 0 < len(found) - 1 else None, 5
+        )
 
     def stop(self, seconds: float = 10) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -123,8 +129,8 @@ def test_o5_a_killed_worker_is_replaced_and_nobody_else_notices(start: Callable[
     for _ in range(3):
         for pid in server.workers() - {stays}:
             os.kill(pid, signal.SIGKILL)
-        after = server.eventually(lambda: found if len(found := server.workers() - before) else None, 5)
-        assert stays in server.up(2)
+        after = server.newer_than(before)
+        assert stays in after
         before |= after
     assert server.stop() == 0
 
@@ -158,9 +164,57 @@ def test_a_start_that_fails_ends_with_1(start: Callable[..., Running]) -> None:
     assert server.process.wait(10) == 1
 
 
+def test_the_management_port_is_another_application_in_the_same_workers(start: Callable[..., Running]) -> None:
+    """Both listeners see the same state; calls in flight on one are known on the other; both end together."""
+    port = free_port()
+    server = start(workers=1, SMALL_MANAGEMENT=str(port))
+    (pid,) = server.up(1)
+    assert server.get("/", port)[1] == f"management of {pid}, 0 in flight"
+    assert server.get("/")[1] == str(pid)
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(server.get, "/slow?1")
+        server.eventually(lambda: True if "1 in flight" in server.get("/", port)[1] else None, 1)
+        idle = HTTPConnection("127.0.0.1", port)
+        idle.request("GET", "/")
+        idle.getresponse().read()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.get("/", port)[0] == 200
+        assert slow.result()[0] == 200
+    assert server.process.wait(5) == 0
+    idle.close()
+    with pytest.raises(ConnectionRefusedError):
+        server.get("/", port)
+
+
+def test_the_management_port_is_served_by_all_workers(start: Callable[..., Running]) -> None:
+    """A dead worker takes no listener along that others don't have."""
+    port = free_port()
+    server = start(workers=2, SMALL_MANAGEMENT=str(port))
+    server.up(2)
+    os.kill(min(server.workers()), signal.SIGKILL)
+    for _ in range(8):
+        server.eventually(lambda: _text(server, port), 1)
+
+
+def _text(server: Running, port: int) -> str | None:
+    try:
+        return server.get("/", port)[1]
+    except (OSError, HTTPException):
+        return None
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     return True
+
+
+def test_o1_a_stop_during_the_start_does_not_wait(start: Callable[..., Running]) -> None:
+    """A worker that had not come up when it was told to drain ends as soon as it has."""
+    server = start(workers=2)
+    server.up(1)
+    os.kill(server.workers().pop(), signal.SIGKILL)  # its successor is starting now
+    time.sleep(0.2)
+    assert server.stop(8) == 0
