@@ -84,6 +84,14 @@ def test_c7_splitting_and_line_ends_change_nothing(events: list[bytes], cuts: li
     assert other.end() == reader.end()
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_c7_byte_by_byte_is_no_different(end: bytes) -> None:
+    """A CR and its LF may come apart, in the middle of an event of two lines."""
+    raw = b'data: {"choices":\ndata: []}\n\n'.replace(b"\n", end)
+    out, reader = read(raw, tuple(range(len(raw))))
+    assert (out, reader.verdict) == (b'data: {"choices": []}\n\n', None)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(EVENTS, max_size=8), st.lists(st.integers(0, 2000), max_size=12))
 def test_c7_only_valid_events_go_on(events: list[bytes], cuts: list[int]) -> None:
@@ -118,6 +126,9 @@ def test_c7_an_event_that_is_no_json_object_ends_the_stream(bad: bytes) -> None:
         b'data: {"a":{}\n\ndata: {"b":1}}\n\n',
         b'data: {"a":{}\n\ndata: {"b":1}{"c":1}}\n\n',
         b'data: {"a":[{}\n\ndata: {}]}{}\n\n',
+        b'data: {"choices":[]}{"choices":[]}\n\n',
+        b'data: {"choices":[]}{"choices":[]}\n\ndata: {"choices":[],"a":\n\ndata: {}}\n\n',
+        b'data: {"choices":[],"a":"\xff"}\n\n',
     ],
 )
 def test_c7_events_can_not_make_up_for_each_other(bad: bytes) -> None:
