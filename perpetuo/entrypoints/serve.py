@@ -8,31 +8,32 @@ Rule 2: a store that is away is no reason not to start: the gateway answers, and
 Rule 3: workers get everything through the environment; they read the configuration for themselves.
 """
 
+import asyncio
 import errno
 import os
 import secrets
 import socket
 from collections.abc import Callable, MutableMapping
-from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import attrs
-import click
-import msgspec
 
+from perpetuo.adapters import environment
 from perpetuo.adapters.configfile.load import load
 from perpetuo.adapters.configfile.problems import ConfigError
 from perpetuo.adapters.configfile.published import published_keys
+from perpetuo.adapters.environment import Environment, InvalidEnvironmentError, Variables
+from perpetuo.adapters.redis.connected import ConnectedRedis
+from perpetuo.adapters.redis.room import UnfitRedisError
 from perpetuo.domain.model.settings import Settings
-from perpetuo.entrypoints.process import environment, rundir
-from perpetuo.entrypoints.process.environment import Environment, InvalidEnvironmentError, Variables
+from perpetuo.entrypoints.process import rundir
 from perpetuo.entrypoints.process.server import GatewayServer, Launch, Tell
 from perpetuo.entrypoints.process.worker import load_gateway
 
 REFUSED = 2
 """Exit status when the start is refused."""
+REDIS_SECONDS = 1.0
 
 
 class StartRefusedError(Exception):
@@ -59,7 +60,7 @@ def prepare(environ: MutableMapping[str, str] = os.environ, *, production: bool 
         asked = environment.read(environ)
     except InvalidEnvironmentError as invalid:
         raise StartRefusedError(invalid.problems) from invalid
-    reasons = _occupied(asked) + (_no_database(asked) if production else [])
+    reasons = _occupied(asked) + _unfit_redis(asked) + (_no_database(asked) if production else [])
     settings = None
     try:
         settings = load(asked.config_path, Variables(environ))
@@ -85,39 +86,24 @@ def run(prepared: Prepared, tell: Tell, *, drains: bool = True) -> int:
         return GatewayServer(launch, load_gateway, tell).run()
 
 
-def warnings(prepared: Prepared) -> dict[str, str]:
-    """What an operator should know at start: a sentence for each name of a log event."""
+def warn(prepared: Prepared, tell: Tell) -> None:
+    """Say at start what an operator should know."""
     asked = prepared.environment
-    found = {}
     if asked.beyond_loopback and asked.management_port is None and asked.metrics_token is None:
-        found["metrics_open"] = (
-            f"/metrics and /admin are on {asked.host}:{asked.port} for everybody who can reach it:"
-            " set MANAGEMENT_PORT, or PERPETUO_METRICS_TOKEN"
+        meaning = "everybody who can reach this port can read /metrics and try to sign in at /admin"
+        advice = "set MANAGEMENT_PORT, or PERPETUO_METRICS_TOKEN"
+        tell(
+            "warning", "management_open", {"host": asked.host, "port": asked.port, "meaning": meaning, "advice": advice}
         )
     if prepared.admin_key is not None:
-        found["admin_key_made_up"] = f"PERPETUO_ADMIN_KEY is not set; until the next start it is {prepared.admin_key}"
-    return found
+        advice = "set PERPETUO_ADMIN_KEY; until the next start this one is good for /admin"
+        tell("warning", "admin_key_made_up", {"admin_key": prepared.admin_key, "advice": advice})
 
 
 def packaged(name: str) -> Path:
     """A file that travels with the package: in it when installed, beside it in a checkout."""
     package = Path(str(files("perpetuo")))
     return next((path for path in (package / name, package.parent / name) if path.exists()), package / name)
-
-
-def teller(asked: Environment) -> Tell:
-    """Lines of the main process, in the workers' format, on stderr."""
-
-    def tell(level: str, event: str, **fields: Any) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {"time": now, "level": level, "event": event, "pid": os.getpid(), **fields}
-        if asked.log_format == "json":
-            click.echo(msgspec.json.encode(line).decode(), err=True)
-        else:
-            rest = " ".join(f"{name}={value}" for name, value in fields.items())
-            click.echo(f"{now} {level:7} {event} {rest}", err=True)
-
-    return tell
 
 
 # ---------------------------------------------------------------- parts
@@ -130,6 +116,22 @@ def _no_database(asked: Environment) -> list[str]:
         "DATABASE_URL is not set: events need a database (postgresql://user:password@host:5432/name)."
         " To try Perpetuo with nothing installed, use `perpetuo dev`."
     ]
+
+
+def _unfit_redis(asked: Environment) -> list[str]:
+    """A Redis that is there but would throw data away. One that is away is none of the start's business."""
+    if asked.in_process:
+        return []
+    try:
+        asyncio.run(_look_at_redis(asked.redis_url))
+    except UnfitRedisError as unfit:
+        return [str(unfit)]
+    return []
+
+
+async def _look_at_redis(url: str) -> None:
+    redis = await ConnectedRedis.connect(url, timeout=REDIS_SECONDS)
+    await redis.close()
 
 
 def _occupied(asked: Environment) -> list[str]:

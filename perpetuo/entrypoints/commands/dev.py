@@ -22,6 +22,7 @@ from rich.console import Console
 from perpetuo import __version__
 from perpetuo.adapters.configfile.published import PUBLISHED
 from perpetuo.adapters.sql import migrate
+from perpetuo.adapters.telemetry.logs import open_log
 from perpetuo.domain.model.models import CATCH_ALL
 from perpetuo.domain.model.settings import Settings
 from perpetuo.entrypoints import serve as server
@@ -40,7 +41,8 @@ def dev() -> None:
         sys.exit(server.refused(error, partial(click.echo, err=True)))
     migrate.upgrade(f"sqlite:///{database}")
     threading.Thread(target=_greet, args=(prepared, database), daemon=True).start()
-    sys.exit(server.run(prepared, server.teller(prepared.environment), drains=False))
+    asked = prepared.environment
+    sys.exit(server.run(prepared, open_log(asked.log_level, asked.log_format).line, drains=False))
 
 
 def _choose(environ: MutableMapping[str, str], here: Path) -> Path:

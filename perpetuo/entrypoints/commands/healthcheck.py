@@ -5,7 +5,7 @@ from http.client import HTTPConnection, HTTPException
 
 import rich_click as click
 
-from perpetuo.entrypoints.process import environment
+from perpetuo.adapters import environment
 
 SECONDS = 2.0
 

@@ -5,8 +5,8 @@ import sys
 import rich_click as click
 from sqlalchemy.exc import SQLAlchemyError
 
+from perpetuo.adapters import environment
 from perpetuo.adapters.sql import migrate as migrations
-from perpetuo.entrypoints.process import environment
 
 
 @click.command()

@@ -5,6 +5,7 @@ from functools import partial
 
 import rich_click as click
 
+from perpetuo.adapters.telemetry.logs import open_log
 from perpetuo.entrypoints import serve as server
 
 
@@ -19,7 +20,7 @@ def serve() -> None:
         prepared = server.prepare()
     except server.StartRefusedError as error:
         sys.exit(server.refused(error, partial(click.echo, err=True)))
-    tell = server.teller(prepared.environment)
-    for event, text in server.warnings(prepared).items():
-        tell("warning", event, message=text)
+    asked = prepared.environment
+    tell = open_log(asked.log_level, asked.log_format).line
+    server.warn(prepared, tell)
     sys.exit(server.run(prepared, tell))

@@ -18,13 +18,14 @@ import resource
 import select
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 from granian.server.mp import MPServer, WorkerProcess
 
 from perpetuo.entrypoints.process.rundir import CAME_UP
@@ -35,8 +36,10 @@ FINISH_SECONDS = 61.0
 KILL_SECONDS = 3
 MAX_CONNECTIONS = 16_384
 Load = Callable[[], Callable[..., Awaitable[None]]]
-Tell = Callable[..., None]
-"""``tell(level, event, **fields)``: a line for the operator."""
+Tell = Callable[[str, str, Mapping[str, Any]], None]
+"""Level, event, fields: a line for the operator."""
+GRANIAN_LOG = {"loggers": {"_granian": {"handlers": [], "propagate": True}}}
+"""What granian has to say goes the way of every other library's log."""
 
 
 @attrs.frozen
@@ -102,7 +105,8 @@ class GatewayServer(MPServer):
             backpressure=connections_allowed(),
             # doubles as the keep-alive limit: has to be longer than a load balancer's (60 s is granian's most)
             http1_settings=HTTP1Settings(header_read_timeout=60_000),
-            log_enabled=False,
+            log_level=LogLevels.error,
+            log_dictconfig=GRANIAN_LOG,
             workers_kill_timeout=KILL_SECONDS,
         )
         self.launch = launch
@@ -134,7 +138,7 @@ class GatewayServer(MPServer):
             self.main_loop_interrupt.wait(self._next_due())
             if self.reload_signal:
                 self.reload_signal = False
-                self._tell("info", "config_reload_asked")
+                self._tell("info", "config_reload_asked", {"signal": "SIGHUP"})
                 self._signal_workers(signal.SIGUSR2)
             self._note_deaths()
             if not self.came_up and self.interrupt_children:
@@ -157,7 +161,8 @@ class GatewayServer(MPServer):
             place = self.interrupt_children.pop()
             worker: WorkerProcess = self.wrks[place]
             self._respawns[place].died(now, now - worker.birth)
-            self._tell("error", "worker_died", worker=place, pid=worker._id(), exit_code=worker.inner.exitcode)
+            cause = f"exit code {worker.inner.exitcode}"
+            self._tell("error", "worker_died", {"worker": place, "pid": worker._id(), "cause": cause})
 
     def _replace(self, spawn_target: Any, target_loader: Any) -> None:
         for place, respawn in self._respawns.items():
@@ -167,7 +172,7 @@ class GatewayServer(MPServer):
             worker = self._spawn_worker(place, spawn_target, target_loader)
             self.wrks[place] = worker
             worker.start()
-            self._tell("info", "worker_started", worker=place, pid=worker._id())
+            self._tell("info", "worker_replaced", {"worker": place, "pid": worker._id()})
 
     def _next_due(self) -> float | None:
         dues = [respawn.due for respawn in self._respawns.values() if respawn.due is not None]
@@ -181,11 +186,11 @@ class GatewayServer(MPServer):
         if self.launch.drain_delay is None:
             return
         most = self.launch.drain_delay + FINISH_SECONDS
-        self._tell("info", "stopping", seconds_at_most=most)
+        self._tell("info", "stopping", {"drain_seconds": most})
         deadline = time.monotonic() + most
         while any(worker.is_alive() for worker in self.wrks):
             if time.monotonic() >= deadline or self.stop_signals > 1:
-                self._tell("warning", "drain_cut_short")
+                self._tell("warning", "drain_cut_short", {"meaning": "calls still in flight are broken off"})
                 return
             self._signal_workers(signal.SIGUSR1)  # again: a worker that is still starting does not hear it
             self.main_loop_interrupt.wait(0.1)

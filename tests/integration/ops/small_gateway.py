@@ -86,7 +86,7 @@ def load() -> Any:
     return SmallGateway()
 
 
-def tell(level: str, event: str, **fields: object) -> None:
+def tell(level: str, event: str, fields: object) -> None:
     print(level, event, fields, flush=True)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from perpetuo.entrypoints.process import environment
-from perpetuo.entrypoints.process.environment import InvalidEnvironmentError, Variables
+from perpetuo.adapters import environment
+from perpetuo.adapters.environment import InvalidEnvironmentError, Variables
 
 
 def problems(**environ: str) -> list[str]:

@@ -1,8 +1,5 @@
 """The place where the workers of one server meet."""
 
-import os
-from pathlib import Path
-
 from perpetuo.entrypoints.process import rundir
 
 
@@ -15,12 +12,3 @@ def test_the_directory_is_named_and_removed() -> None:
         assert run_dir.stat().st_mode & 0o077 == 0
     assert not run_dir.exists()
     assert rundir.VARIABLE not in environ
-
-
-def test_o3_a_slot_is_free_again_when_its_holder_is_gone(tmp_path: Path) -> None:
-    """The lowest free slot is taken, so a replaced worker continues the counters of the dead one."""
-    first, descriptor = rundir.claim_slot(tmp_path)
-    second, _ = rundir.claim_slot(tmp_path)
-    assert (first, second) == (0, 1)
-    os.close(descriptor)
-    assert rundir.claim_slot(tmp_path)[0] == 0
