@@ -2,6 +2,6 @@
 
 from alembic import context
 from perpetuo.adapters.sql import migrate
-from perpetuo.entrypoints.process.environment import Variables
+from perpetuo.adapters.environment import Variables
 
 migrate.run(context, Variables().get("DATABASE_URL"))
