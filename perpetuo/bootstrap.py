@@ -30,18 +30,21 @@ from perpetuo.adapters.sql.store import SqlEventStore
 from perpetuo.adapters.system import RealSystem
 from perpetuo.adapters.telemetry.cells import Cells
 from perpetuo.adapters.telemetry.journal import TelemetryJournal
-from perpetuo.adapters.telemetry.logs import open_log
+from perpetuo.adapters.telemetry.logs import Log, open_log
 from perpetuo.adapters.telemetry.metrics import Labels, Metrics
 from perpetuo.adapters.telemetry.page import MetricsPage, Standing
 from perpetuo.domain.gateway.complete import Gateway
 from perpetuo.domain.gateway.relay import Refusals, flush_refusals, maintain, relay
 from perpetuo.domain.gateway.reseed import Reseeder
 from perpetuo.domain.model.models import BreakerPolicy
+from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import Settings
 from perpetuo.domain.policy.windows import limits_of
 from perpetuo.domain.ports import EventStream, Ledger, StoreUnavailable
 
 SEED_EVERY = 1.0
+OPEN_SECONDS = 2.0
+"""How long a start waits for budgets to be opened, before it says it is ready all the same."""
 MOST_TENANTS_SHOWN = 2_000
 """Tenants whose budgets `/metrics` shows."""
 
@@ -84,6 +87,7 @@ class Container:
 
     environment: Environment
     system: RealSystem
+    log: Log
     journal: TelemetryJournal
     metrics: MetricsPage
     stores: Stores
@@ -132,14 +136,29 @@ class Container:
             ("config", lambda: watch(self.environment.config_path, self.reload)),
         ]
         if self.stores.redis is not None:
-            counters = self.stores.redis.counters
-            loops.append(("reseed", Reseeder(counters, store, store, lambda: self.settings, system).run))
+            loops.append(("reseed", self._reseeder(self.stores.redis).run))
         return loops
 
     async def start(self) -> None:
-        """A ledger in memory reads what was spent before; with its database away that goes on in the background."""
-        if not await self._seed():
+        """Open the budgets if both stores are there: at once, or in the background once they are."""
+        if self.stores.redis is not None:
+            await self._open_budgets(self.stores.redis)
+        elif not await self._seed():
             self._seeding = asyncio.create_task(self._seed_until_done(), name="seed")
+
+    async def _open_budgets(self, redis: ConnectedRedis) -> None:
+        """A first start should not refuse its first calls; another worker may be at it, so look until it is done."""
+        reseeder = self._reseeder(redis)
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                while await redis.counters.closed():
+                    await reseeder.open_closed()
+                    await asyncio.sleep(0)
+        except (StoreUnavailable, TimeoutError):
+            return
+
+    def _reseeder(self, redis: ConnectedRedis) -> Reseeder:
+        return Reseeder(redis.counters, self.store, self.store, lambda: self.settings, self.system)
 
     async def _seed(self) -> bool:
         if not isinstance(self.ledger, MemoryLedger):
@@ -169,7 +188,7 @@ class Container:
                 meaning="the configuration read before stays in force",
             )  # fmt: skip
             return
-        changed = settings.version != self.settings.version
+        changed = settings != self.settings
         self.config = ConfigState(self.system.now_us())
         if changed:
             self.providers.reload(settings)
@@ -183,6 +202,7 @@ class Container:
         """Close what was opened; nothing is lost by it."""
         await self.providers.close()
         await self.stores.stop()
+        self.log.close()
         await self.store.close()
 
 
@@ -215,11 +235,22 @@ async def build(environment: Environment) -> Container:
         providers=providers,
         journal=journal,
         system=system,
+        workers=environment.workers,
     )
     directory = environment.run_dir / "metrics" if environment.run_dir is not None else None
     page = MetricsPage(cells, directory, lambda: standing(stores, gateway), system.monotonic)
     return Container(
-        environment, system, journal, page, stores, store, providers, gateway, pending, ConfigState(system.now_us())
+        environment,
+        system,
+        log,
+        journal,
+        page,
+        stores,
+        store,
+        providers,
+        gateway,
+        pending,
+        ConfigState(system.now_us()),
     )
 
 
@@ -252,7 +283,17 @@ def breaker_policies(settings: Settings) -> dict[str, BreakerPolicy]:
 
 
 async def standing(stores: Stores, gateway: Gateway) -> Standing:
-    """What the metrics page asks the stores; `StoreUnavailable` when they are away."""
+    """What the metrics page asks the stores; what is away is left out."""
+    breakers = stores.breakers.all_views()
+    try:
+        budgets, backlog = await asyncio.gather(remaining_budgets(stores, gateway), stores.stream.backlog())
+    except StoreUnavailable:
+        return Standing(breakers)
+    return Standing(breakers, budgets, backlog)
+
+
+async def remaining_budgets(stores: Stores, gateway: Gateway) -> list[tuple[str, str, Nano]]:
+    """Tenant, period and what is neither spent nor held."""
     now_us = RealSystem().now_us()
     asked = []
     for tenant in list(gateway.settings.tenants.values())[:MOST_TENANTS_SHOWN]:
@@ -261,5 +302,4 @@ async def standing(stores: Stores, gateway: Gateway) -> Standing:
             own = [limit for limit in limits if limit.scope == tenant.id and limit.limit is not None]
             asked.append(stores.ledger.read_budgets(own, tenant.id))
     readings = [reading for readings in await asyncio.gather(*asked) for reading in readings]
-    budgets = [(r.scope, r.period, r.remaining) for r in readings if r.remaining is not None]
-    return Standing(stores.breakers.all_views(), budgets, await stores.stream.backlog())
+    return [(r.scope, r.period, r.remaining) for r in readings if r.remaining is not None]

@@ -52,4 +52,3 @@ async def find_request(
     if written is not None:
         return written
     return await recent.find_refusal(tenant, request_id) or await ledger.in_flight(tenant, request_id)
-

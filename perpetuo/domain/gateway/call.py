@@ -38,6 +38,8 @@ class Call:
     skipped: list[dict[str, Any]] = attrs.field(factory=list)
     target: Target | None = None
     """The target of the latest attempt."""
+    generation: int = 0
+    """Of the target's breaker when the latest attempt began: older results don't count."""
     kept: Nano = ZERO
     """Input cost of attempts that were sent and have no usage (B9)."""
     upstream_seconds: float = 0.0

@@ -43,13 +43,17 @@ class Gateway:
         providers: Providers,
         journal: Journal,
         system: System,
+        workers: int = 1,
     ) -> None:
+        """``workers`` share what is allowed per second over all of them (the retry budget)."""
         self.settings = settings
         self.draining = False
         self.ledger = ledger
         self.in_flight = InFlight(ledger, journal, system)
         self.admission = Admission(ledger, journal, system, self.in_flight)
-        self.dispatcher = Dispatcher(breakers, providers, ledger, journal, system, self.in_flight)
+        self.dispatcher = Dispatcher(
+            breakers, providers, ledger, journal, system, self.in_flight, retry_share=1 / workers
+        )
         self._settler = Settler(ledger, journal, system, self.in_flight)
         self._responder = Responder(self._settler, system)
         self._journal = journal

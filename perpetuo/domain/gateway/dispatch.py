@@ -77,6 +77,7 @@ class Dispatcher:
         journal: Journal,
         system: System,
         in_flight: InFlight,
+        retry_share: float = 1.0,
     ) -> None:
         self._breakers = breakers
         self._providers = providers
@@ -85,6 +86,7 @@ class Dispatcher:
         self._system = system
         self._in_flight = in_flight
         self._cooldowns = Cooldowns()
+        self._fresh_budget = RetryBudget(share=retry_share)
         self._budgets: dict[str, RetryBudget] = {}
 
     def route(self, prepared: Prepared) -> Route | Refusal:
@@ -157,7 +159,7 @@ class Dispatcher:
     async def _attempt(
         self, call: Call, trip: Trip, target: Target, generation: int, probe: str | None
     ) -> Answer | Stream | None:
-        call.target = target
+        call.target, call.generation = target, generation
         begun = self._system.monotonic()
         fault: Fault | None = None
         retry_after_us = None
@@ -211,8 +213,7 @@ class Dispatcher:
     def broke(self, call: Call, fault: Fault) -> None:
         """A stream broke after its first byte: the provider's health counts it as well."""
         if call.target is not None:
-            view = self._breakers.view(call.target.provider)
-            self._breakers.record(call.target.provider, fault, generation=view.generation, probe=None)
+            self._breakers.record(call.target.provider, fault, generation=call.generation, probe=None)
 
     async def _enlarge(self, call: Call, trip: Trip) -> bool:
         """Go on with the model that takes more input, if that can be paid for."""
@@ -277,7 +278,7 @@ class Dispatcher:
         return False
 
     def _budget(self, provider: str) -> RetryBudget:
-        return self._budgets.get(provider) or RetryBudget()
+        return self._budgets.get(provider) or self._fresh_budget
 
     def _spend_retry(self, call: Call, provider: str, again: bool, now_us: int) -> None:
         budget = self._budget(provider)

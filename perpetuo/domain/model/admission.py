@@ -205,9 +205,7 @@ class AdmitRefused(Enum):
     """No room left for events."""
 
 
-AdmitDecision = (
-    Admitted | Replay | RateRefused | ConcurrencyRefused | BudgetRefused | ClaimRefused | AdmitRefused
-)
+AdmitDecision = Admitted | Replay | RateRefused | ConcurrencyRefused | BudgetRefused | ClaimRefused | AdmitRefused
 
 
 @attrs.frozen

@@ -48,8 +48,7 @@ class Price:
         """The most that up to so many tokens can cost: the dearest reachable tier, caching or not."""
         reachable = [self.rates, *(t.rates for t in self.tiers if input_tokens > t.above)]
         return max(
-            ceil_per_million(input_tokens * max(r.input, r.cached_input) + output_tokens * r.output)
-            for r in reachable
+            ceil_per_million(input_tokens * max(r.input, r.cached_input) + output_tokens * r.output) for r in reachable
         )
 
 

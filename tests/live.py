@@ -1,0 +1,191 @@
+"""
+A real gateway for tests: ``perpetuo serve`` as a user would start it, with real stores, and its upstreams.
+
+    with LiveGateway(config, redis_url=…, database_url=…) as gateway:
+        httpx.post(gateway.url + "/v1/chat/completions", …)
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from perpetuo.adapters.sql import migrate
+from tests.servers import free_port
+
+ADMIN_KEY = "admin-key-of-the-tests-0123456789"
+KEY = "sk-test-acme-0123456789"
+OTHER_KEY = "sk-test-other-0123456789"
+START_SECONDS = 40.0
+
+
+def config_text(
+    *,
+    providers: str,
+    models: str,
+    limits: str = "{rateLimitMin: 100000, budgetDay: 1000}",
+    more: str = "",
+) -> str:
+    """A small configuration: tenants ``acme`` and ``other`` with one key each."""
+    return f"""
+providers:
+{providers}
+models:
+{models}
+plans:
+  - id: pro
+    limits: {limits}
+tenants:
+  - id: acme
+    plan: pro
+    apiKeys: ["{KEY}"]
+  - id: other
+    plan: pro
+    apiKeys: ["{OTHER_KEY}"]
+{more}
+"""
+
+
+class LiveGateway:
+    """One ``perpetuo serve`` process tree."""
+
+    def __init__(
+        self,
+        config: str,
+        *,
+        redis_url: str = "memory://",
+        database_url: str,
+        workers: int = 1,
+        port: int | None = None,
+        environ: dict[str, str] | None = None,
+        migrated: bool = True,
+    ) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="gateway-test-"))
+        self.config_path = self.directory / "perpetuo.config.yaml"
+        self.config_path.write_text(config)
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_path = self.directory / "log"
+        self._environ = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("PERPETUO_", "REDIS_", "DATABASE_"))},
+            "PORT": str(self.port),
+            "HOST": "127.0.0.1",
+            "WORKERS": str(workers),
+            "REDIS_URL": redis_url,
+            "DATABASE_URL": database_url,
+            "PERPETUO_CONFIG_PATH": str(self.config_path),
+            "PERPETUO_ADMIN_KEY": ADMIN_KEY,
+            "LOG_FORMAT": "json",
+            **(environ or {}),
+        }
+        if migrated:
+            migrate.upgrade(database_url)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "LiveGateway":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self, *, wait: bool = True) -> None:
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(Path(sys.executable).with_name("perpetuo")), "serve"],
+                env=self._environ,
+                cwd=self.directory,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self, seconds: float = START_SECONDS) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                if httpx.get(self.url + "/health/ready", timeout=1).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            if self.process is not None and self.process.poll() is not None:
+                raise AssertionError(f"the gateway ended with {self.process.returncode}:\n{self.log()}")
+            time.sleep(0.05)
+        raise AssertionError(f"the gateway is not ready after {seconds} s:\n{self.log()}")
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def worker_pids(self) -> list[int]:
+        """Pids of the worker processes: children of the main process that run python, oldest first."""
+        assert self.process is not None
+        listed = subprocess.run(
+            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="], capture_output=True, text=True, check=False
+        ).stdout
+        return [int(m.group(1)) for m in re.finditer(r"^\s*(\d+) .*spawn_main", listed, re.M)]
+
+    def kill_workers(self) -> None:
+        for pid in self.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self, seconds: float = 80.0) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        """SIGKILL to the whole tree."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+
+    def close(self) -> None:
+        self.kill()
+
+    # --- asking ------------------------------------------------------------------------------
+
+    def chat(self, key: str = KEY, *, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+        """One chat call, not streamed."""
+        return httpx.post(
+            self.url + "/v1/chat/completions",
+            headers={"authorization": f"Bearer {key}", **(headers or {})},
+            json={"model": "m", "messages": [{"role": "user", "content": "hi"}], **body},
+            timeout=30,
+        )
+
+    def get(self, path: str, key: str = KEY) -> httpx.Response:
+        return httpx.get(self.url + path, headers={"authorization": f"Bearer {key}"}, timeout=30)
+
+
+def eventually(look: Any, seconds: float = 10.0, every: float = 0.05) -> Any:
+    """The first true value of ``look()``; fails with its last value after ``seconds``."""
+    until = time.monotonic() + seconds
+    while True:
+        value = look()
+        if value:
+            return value
+        assert time.monotonic() < until, f"not within {seconds} s; last seen: {value!r}"
+        time.sleep(every)
+
+
+def rows(database_url: str, statement: str) -> Sequence[Sequence[Any]]:
+    """Rows of a query against the events database."""
+    from tests.servers import sql  # noqa: PLC0415 - only for tests with PostgreSQL
+
+    return sql(database_url, statement)
