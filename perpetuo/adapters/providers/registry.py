@@ -13,7 +13,6 @@ import attrs
 
 from perpetuo.adapters.providers.demo import DemoUpstream
 from perpetuo.adapters.providers.openai import OpenAIProvider
-from perpetuo.adapters.providers.transport.httpx_transport import HttpxUpstream
 from perpetuo.adapters.providers.transport.llhttp import LlhttpUpstream
 from perpetuo.adapters.providers.transport.wire import PoolStats, Upstream
 from perpetuo.domain.model.models import ProviderKind, ProviderSpec
@@ -133,5 +132,8 @@ def open_line(spec: ProviderSpec, now_us: Callable[[], int]) -> Upstream:
     if spec.kind is ProviderKind.DEMO:
         return DemoUpstream(now_us)
     if spec.http2 or spec.proxy is not None:
+        # importing httpx takes 0.3 s of a start that may take 1.5 s, and few providers need it
+        from perpetuo.adapters.providers.transport.httpx_transport import HttpxUpstream  # noqa: PLC0415
+
         return HttpxUpstream(origin, http2=spec.http2, proxy=spec.proxy)
     return LlhttpUpstream(origin)
