@@ -44,7 +44,7 @@ async def drain(exchange: Exchange) -> tuple[bytes, UpstreamFailure | None]:
 
 
 async def test_s1_the_request_on_the_wire_is_ours(upstream: MakeUpstream) -> None:
-    """Path, body and the caller's headers as given; host, length and identity are the transport's, whoever sets them."""
+    """Path, body and the caller's headers as given; host, length and coding are ours, whoever else sets them."""
     given = ((b"X-One", b"1"), (b"Accept-Encoding", b"gzip"), (b"Host", b"elsewhere"), (b"Content-Length", b"99"))
     with Evil(answering(OK)) as server:
         await call(upstream(server.origin), UpstreamRequest(b"POST", b"/a/b%20c?d=e", given, b"hello"))

@@ -74,6 +74,10 @@ class Connection(asyncio.Protocol):
         self._peek: select.poll | None = None
         self.closed = False
 
+    def secure(self, transport: asyncio.Transport) -> None:
+        """From now on we speak TLS: ``transport`` stands in front of the one we had."""
+        self._transport = transport
+
     def is_fresh(self) -> bool:
         """Nothing has arrived that the loop hasn't told us of yet: not the server's goodbye, for one."""
         return not self.closed and not (self._peek and self._peek.poll(0))
@@ -109,7 +113,8 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._transport.abort()
+        # Not at once: we may be in a callback of uvloop's TLS, which goes on to write to the closed handle.
+        self._loop.call_soon(self._transport.abort)
 
     def shut(self, text: str) -> None:
         """Close, and tell whoever is using it why."""
@@ -164,7 +169,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         if self.closed:
-            self._transport.abort()
+            self._loop.call_soon(self._transport.abort)
             return
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):

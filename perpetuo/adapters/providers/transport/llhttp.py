@@ -102,9 +102,7 @@ class LlhttpUpstream:
     async def _dial(
         self, loop: asyncio.AbstractEventLoop, connection: Connection, phases: Phases, abort: Abort
     ) -> None:
-        host, port = self._origin.host, self._origin.port
-        name = host if self._tls else None
-        dial = Run(loop, loop.create_connection(lambda: connection, host, port, ssl=self._tls, server_hostname=name))
+        dial = Run(loop, self._establish(loop, connection))
         dial.stop_at(*connect_due(phases, loop.time()))
 
         def aborted() -> None:
@@ -114,8 +112,17 @@ class LlhttpUpstream:
         self._dials.add(dial)
         try:
             await dial.result()
-        except (OSError, ValueError) as error:
-            raise unsent(Fault.CONNECT, f"{host}:{port}: {error}") from None
+        except (OSError, ValueError, RuntimeError) as error:
+            raise unsent(Fault.CONNECT, f"{self._origin.host}:{self._origin.port}: {error}") from None
         finally:
             abort.detach(aborted)
             self._dials.discard(dial)
+
+    async def _establish(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+        """TCP, then TLS: in one step, uvloop loses track of a connection that is cancelled between the two."""
+        transport, _ = await loop.create_connection(lambda: connection, self._origin.host, self._origin.port)
+        if self._tls is not None and not connection.closed:
+            secure = await loop.start_tls(transport, connection, self._tls, server_hostname=self._origin.host)
+            if secure is None:
+                raise ConnectionResetError("closed while agreeing on TLS")
+            connection.secure(secure)

@@ -28,8 +28,9 @@ class Run(Generic[T]):
 
     def stop(self, failure: UpstreamFailure) -> None:
         """End it, unless it has ended; only the first reason counts."""
-        if self._failure is None and self._task.cancel():
+        if self._failure is None and not self._task.done():
             self._failure = failure
+            self._task.cancel()
 
     def stop_at(self, due: float, failure: UpstreamFailure) -> None:
         """End it at ``due`` (loop time); replaces what was said before."""
@@ -39,18 +40,26 @@ class Run(Generic[T]):
 
     async def result(self) -> T:
         """What the coroutine returned or raised, or the failure it was stopped with."""
-        cancels = _cancels()
         try:
-            return await self._task
+            await asyncio.wait((self._task,))
         except asyncio.CancelledError:
-            if self._failure is None or _cancels() > cancels:
-                raise
-            raise self._failure from None
+            self._task.cancel()
+            await self._finished()
+            raise
         finally:
             if self._due is not None:
                 self._due.cancel()
+        if self._failure is not None:
+            await self._finished()
+            raise self._failure
+        return self._task.result()
 
-
-def _cancels() -> int:
-    task = asyncio.current_task()
-    return task.cancelling() if task is not None else 0
+    async def _finished(self) -> None:
+        """Wait until it has cleaned up; whatever it ended with has lost its meaning."""
+        while not self._task.done():
+            try:
+                await asyncio.wait((self._task,))
+            except asyncio.CancelledError:
+                self._task.cancel()
+        if not self._task.cancelled():
+            self._task.exception()

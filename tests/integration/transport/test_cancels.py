@@ -1,0 +1,112 @@
+"""C10: thousands of calls stopped at random moments leave no busy slot, no task, no socket."""
+
+import asyncio
+import contextlib
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from perpetuo.adapters.providers.transport.wire import Upstream, UpstreamRequest
+from perpetuo.domain.model.upstream import Abort, UpstreamFailure
+from tests.evil import Evil, Peer
+from tests.integration.transport.conftest import Certificates, MakeUpstream, phases, tasks
+
+pytestmark = pytest.mark.anyio
+
+SEED = int(os.environ.get("CANCEL_SEED", "0")) or random.randrange(1 << 30)
+
+
+def _hesitant(peer: Peer) -> None:
+    """A stream in three parts with pauses, the last one sometimes missing."""
+    while peer.request() is not None:
+        peer.pause(random.random() * 0.004)
+        peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
+        peer.pause(random.random() * 0.004)
+        if random.random() < 0.1:
+            peer.reset()
+            return
+        peer.send(b"2\r\ncd\r\n0\r\n\r\n")
+
+
+async def _call(client: Upstream, abort: Abort, dice: random.Random) -> None:
+    request = UpstreamRequest(b"POST", b"/", (), b"x" * dice.choice([10, 10, 200_000]))
+    exchange = await client.open(request, phases(), abort)
+    try:
+        assert await exchange.read(1000) == b"abcd"
+    finally:
+        exchange.abort()
+
+
+async def _call_and_stop(client: Upstream, dice: random.Random) -> str:
+    abort = Abort()
+    waiting = asyncio.ensure_future(_call(client, abort, dice))
+    after, how = dice.choice([0.0, 0.002, 0.02, 0.2]) * dice.random(), dice.choice(["abort", "cancel", "both"])
+    for _ in range(dice.randrange(4)):
+        await asyncio.sleep(0)
+    if after:
+        await asyncio.sleep(after)
+    if how != "cancel":
+        abort.fire("client_gone")
+    if how != "abort":
+        waiting.cancel()
+    try:
+        await waiting
+    except asyncio.CancelledError:
+        return "cancelled"
+    except UpstreamFailure as failure:
+        return failure.fault.value
+    return "answered"
+
+
+async def _stop_many(client: Upstream, count: int, at_once: int) -> dict[str, int]:
+    dice = random.Random(SEED)
+    ends: dict[str, int] = {}
+
+    async def worker() -> None:
+        for _ in range(count // at_once):
+            end = await asyncio.wait_for(_call_and_stop(client, dice), 10)
+            ends[end] = ends.get(end, 0) + 1
+
+    await asyncio.gather(*[worker() for _ in range(at_once)])
+    return ends
+
+
+async def _expect_nothing_left(client: Upstream, servers: list[Evil]) -> None:
+    assert client.stats().busy == 0
+    await client.close()
+    end = time.monotonic() + 5
+    while tasks() or any(server.open_connections() for server in servers):
+        await asyncio.sleep(0.01)
+        assert time.monotonic() < end
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+
+
+@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
+async def test_c10_random_stops_leave_nothing(upstream: MakeUpstream, engine: str, count: int) -> None:
+    """In line, connecting, sending, waiting, reading: whenever it was stopped, afterwards calls work as before."""
+    files = _open_files()
+    with Evil(_hesitant) as server:
+        client = upstream(server.origin, max_connections=20)
+        ends = await _stop_many(client, count // 4 if engine == "httpx" and count < 10_000 else count, 40)
+        assert ends["aborted"] > 100
+        assert ends["cancelled"] > 100
+        assert ends["answered"] > 20
+        for _ in range(20):
+            with contextlib.suppress(UpstreamFailure):  # its server resets one in ten
+                await _call(client, Abort(), random.Random(1))
+        await _expect_nothing_left(client, [server])
+    assert _open_files() <= files + 3
+
+
+async def test_c10_random_stops_over_tls_leave_nothing(upstream: MakeUpstream, certificates: Certificates) -> None:
+    """Handshakes included."""
+    with Evil(_hesitant, tls=certificates.server("good"), host="localhost") as server:
+        client = upstream(server.origin, tls=certificates.client(), max_connections=10)
+        await _stop_many(client, 300, 20)
+        await _expect_nothing_left(client, [server])
