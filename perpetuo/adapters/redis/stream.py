@@ -28,6 +28,7 @@ GROUP = "relay"
 TAKE_OVER_MS = 1_000
 LOOK_FOR_STALE = 0.5
 """Seconds between looks for what others have left behind."""
+SEALED_PAUSE = 0.05
 GONE_MS = 3_600_000
 """A consumer with nothing pending that was idle so long belongs to a dead process."""
 OPEN_TIMEOUT = 1.0
@@ -76,6 +77,8 @@ class RedisEventStream:
         self._epoch = ""
         self._open: list[int] = []
         """Shards that have their group."""
+        self._lost = False
+        """A group has gone: look again before saying that there is nothing."""
         self._carried: list[Entry] = []
         """Read, but more than was asked for."""
         self._look_at = 0.0
@@ -83,18 +86,18 @@ class RedisEventStream:
     async def read(self, limit: int, wait: float) -> Sequence[Entry]:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
-        while True:
-            if len(self._open) < keys.SHARDS or self._epoch != self._store.epoch:
-                await self._make_groups()
-            if not self._carried and loop.time() >= self._look_at:
+        while not self._carried:
+            await self._make_groups()
+            if loop.time() >= self._look_at:
                 self._look_at = loop.time() + LOOK_FOR_STALE
                 self._carried = await self._take_over(limit)
             if not self._carried:
                 pause = min(until - loop.time(), LOOK_FOR_STALE)
                 self._carried = await self._read_new(limit, max(pause, 0.0))
-            batch, self._carried = self._carried[:limit], self._carried[limit:]
-            if batch or loop.time() >= until:
-                return batch
+            if loop.time() >= until and not self._lost:
+                break
+        batch, self._carried = self._carried[:limit], self._carried[limit:]
+        return batch
 
     async def ack(self, events: Sequence[StreamedEvent]) -> None:
         await acknowledge(self._store, events)
@@ -115,7 +118,10 @@ class RedisEventStream:
     # --- groups ----------------------------------------------------------------------------------
 
     async def _make_groups(self) -> None:
-        self._epoch = self._store.epoch
+        """Where one is missing: lost, or not made because its shard was sealed."""
+        if len(self._open) == keys.SHARDS and self._epoch == self._store.epoch:
+            return
+        self._epoch, self._lost = self._store.epoch, False
         made = await asyncio.gather(*(self._make_group(shard) for shard in range(keys.SHARDS)))
         self._open = [shard for shard, there in enumerate(made) if there]
 
@@ -134,21 +140,21 @@ class RedisEventStream:
         try:
             reply = await self._store.execute(*command)
         except ResponseError:
-            self._open = []
+            self._open, self._lost = [], True
             return []
         return entries_of(shard, reply[1])
 
     async def _read_new(self, limit: int, wait: float) -> list[Entry]:
         """At most a quarter of ``limit`` from each stream: 16 full ones must not bring 16 times as many."""
         if not self._open:
-            await asyncio.sleep(min(wait, 0.05))
+            await asyncio.sleep(SEALED_PAUSE)
             return []
         blocking = (b"BLOCK", max(1, int(wait * 1000))) if wait > 0 else ()
         command = [b"XREADGROUP", b"GROUP", GROUP, self._consumer, b"COUNT", max(1, limit // 4), *blocking, b"STREAMS"]
         command += [*(_events(shard) for shard in self._open), *[b">"] * len(self._open)]
         reply = await self._ask(command, wait + ANSWER_TIMEOUT)
         if isinstance(reply, ResponseError):
-            self._open = []  # a group is gone
+            self._open, self._lost = [], True
             return []
         shards = {_events(shard).encode(): shard for shard in self._open}
         return [entry for name, found in reply or () for entry in entries_of(shards[name], found)]

@@ -18,7 +18,7 @@ _lives = itertools.count(1)
 
 
 class RedisWorld:
-    """`tests.contract.ledger_world.World` over Redis. Losing its data is FLUSHALL and another run id."""
+    """`tests.contract.ledger_world.World` over Redis. Losing its data is FLUSHALL, whatever the clock says."""
 
     def __init__(self, store: RedisStore, clock: Clock | None = None) -> None:
         self.store = store
@@ -37,7 +37,9 @@ class RedisWorld:
 
     async def lose_data(self) -> None:
         await self.store.execute(b"FLUSHALL")
-        self.store.epoch = f"another{next(_lives)}"
+        life = f"{self.store.epoch}-{next(_lives)}"
+        for shard in range(keys.SHARDS):
+            await self.store.execute(b"HSET", keys.life(keys.shard_prefix(shard)), b"life", life)
 
     async def seed(self, tenant: str, sums: Sequence[WindowSum]) -> None:
         spent: dict[tuple[str, str], int] = defaultdict(int)

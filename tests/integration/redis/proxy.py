@@ -1,0 +1,66 @@
+"""A TCP proxy in front of Redis that loses replies after the command has run."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+CHUNK = 65_536
+
+
+class LossyProxy:
+    """Forwards bytes both ways. ``lose`` replies are thrown away, each with its connection cut or left silent."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self.lose = 0
+        self.silently = False
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in list(self._writers):
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers |= {writer, server_writer}
+        up = asyncio.create_task(self._forward(reader, server_writer, replies=False))
+        await self._forward(server_reader, writer, replies=True)
+        up.cancel()
+        self._writers -= {writer, server_writer}
+        server_writer.close()
+        writer.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
+        try:
+            while data := await reader.read(CHUNK):
+                if replies and self.lose > 0:
+                    self.lose -= 1
+                    if self.silently:
+                        continue
+                    return
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            return
+
+
+@asynccontextmanager
+async def lossy_proxy(port: int) -> AsyncIterator[LossyProxy]:
+    proxy = LossyProxy(port)
+    await proxy.start()
+    try:
+        yield proxy
+    finally:
+        await proxy.stop()

@@ -1,0 +1,63 @@
+"""Are refusals found again by those who were refused, and logins limited over all workers?"""
+
+import pytest
+
+from perpetuo.adapters.redis import keys
+from perpetuo.adapters.redis.logins import RedisLogins
+from perpetuo.adapters.redis.refusals import RedisRecentRefusals
+from perpetuo.domain.model.events import RefusalNote
+from tests.contract.ledger_world import MINUTE, SECOND
+from tests.integration.redis.world import RedisWorld
+
+pytestmark = pytest.mark.anyio
+
+
+def note(request_id: str, tenant: str = "acme") -> RefusalNote:
+    return RefusalNote(
+        at_us=1,
+        request_id=request_id,
+        tenant_id=tenant,
+        key_name="default",
+        reason="rate_limit_exceeded",
+        status=429,
+        model="m",
+        decision={"limit": 3},
+    )
+
+
+async def test_r3_a_refused_caller_finds_the_refusal_for_ten_minutes(world: RedisWorld) -> None:
+    """By tenant and request id; nobody else's, and nothing older."""
+    refusals = RedisRecentRefusals(world.store, world.clock)
+    await refusals.note_refusals([note("r1"), note("r2"), note("r1", "other"), note("r3", "")])
+    assert await refusals.find_refusal("acme", "r1") == note("r1")
+    assert await refusals.find_refusal("acme", "r3") is None
+    world.clock.advance(10 * MINUTE)
+    assert await refusals.find_refusal("other", "r1") == note("r1", "other")
+    world.clock.advance(MINUTE)
+    assert await refusals.find_refusal("acme", "r1") is None
+    assert 0 < await world.store.execute(b"TTL", await _any_hash(world)) <= 660
+
+
+async def _any_hash(world: RedisWorld) -> bytes:
+    names: list[bytes] = await world.store.execute(b"KEYS", b"perpetuo:*:refusals:*")
+    return names[0]
+
+
+async def test_r4_a_flood_of_refusals_fills_nothing(world: RedisWorld) -> None:
+    """At most 1,000 at a time are remembered."""
+    refusals = RedisRecentRefusals(world.store, world.clock)
+    await refusals.note_refusals([note(f"r{n}") for n in range(1500)])
+    name = keys.refusals(keys.prefix_of("acme"), world.clock.now_us // MINUTE)
+    assert await world.store.execute(b"HLEN", name) == 1000
+
+
+async def test_s7_five_logins_a_minute_for_each_address(world: RedisWorld) -> None:
+    """The sixth waits exactly until the first is a minute old; other addresses do not."""
+    logins = RedisLogins(world.store, world.clock)
+    for _ in range(5):
+        assert await logins.login_attempt("192.0.2.1") == 0
+        world.clock.advance(SECOND)
+    assert await logins.login_attempt("192.0.2.1") == MINUTE - 5 * SECOND
+    assert await logins.login_attempt("2001:db8::1") == 0
+    world.clock.advance(MINUTE - 5 * SECOND)
+    assert await logins.login_attempt("192.0.2.1") == 0

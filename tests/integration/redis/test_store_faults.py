@@ -1,0 +1,197 @@
+"""Does a process keep its promises about time and repetition while Redis is away, frozen, lossy or new?"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from perpetuo.adapters.redis.connected import ConnectedRedis
+from perpetuo.adapters.redis.connection import Endpoint
+from perpetuo.adapters.redis.room import UnfitRedisError
+from perpetuo.adapters.redis.scripts import Script, load
+from perpetuo.adapters.redis.store import RedisStore
+from perpetuo.domain.ports import StoreUnavailable
+from tests.integration.redis.proxy import lossy_proxy
+from tests.servers import RedisServer, free_port
+
+pytestmark = pytest.mark.anyio
+
+NewServer = Callable[..., RedisServer]
+COUNT = Script("count", b"return redis.call('INCR', KEYS[1])", b"61636018f4e6b5817b89791bbed242f93fa089e3")
+
+
+def restart(server: RedisServer) -> None:
+    server.kill()
+    server.start()
+
+
+@asynccontextmanager
+async def connected(url: str, timeout: float = 0.1) -> AsyncIterator[RedisStore]:
+    store = await RedisStore.connect(url, timeout=timeout)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def refused_after(store: RedisStore) -> float:
+    """Seconds until a command is refused; an error if it is not."""
+    begun = time.perf_counter()
+    with pytest.raises(StoreUnavailable):
+        await store.execute(b"PING")
+    return time.perf_counter() - begun
+
+
+async def back_after(store: RedisStore) -> float:
+    begun = time.perf_counter()
+    while True:
+        try:
+            assert await store.execute(b"PING") == b"PONG"
+        except StoreUnavailable:
+            await asyncio.sleep(0.005)
+        else:
+            return time.perf_counter() - begun
+
+
+async def test_r5_killed_refuses_at_once_and_is_back_within_two_seconds(new_redis_server: NewServer) -> None:
+    """A refused connection is known in milliseconds; a restarted Redis is found again."""
+    server = new_redis_server()
+    async with connected(server.url) as store:
+        first_life = store.epoch
+        await anyio.to_thread.run_sync(server.kill)
+        assert await refused_after(store) < 0.150
+        assert await refused_after(store) < 0.005
+        assert "can't be used" in (store.problem() or "")
+        await asyncio.sleep(1.5)  # long enough for the longest pause between attempts
+        await anyio.to_thread.run_sync(server.start)
+        assert await back_after(store) < 2.0
+        assert store.problem() is None
+        assert store.epoch not in {"", first_life}
+
+
+async def test_r5_frozen_decides_within_150_ms_then_within_5(new_redis_server: NewServer) -> None:
+    """A Redis that accepts connections and answers nothing costs one timeout and a third, once."""
+    server = new_redis_server()
+    async with connected(server.url) as store:
+        server.pause()
+        many = await asyncio.gather(*(refused_after(store) for _ in range(50)))
+        assert max(many) < 0.150 + 0.020  # the machine that runs the tests is shared
+        assert await refused_after(store) < 0.005
+        server.resume()
+        assert await back_after(store) < 2.0
+
+
+async def test_r5_restarted_between_two_calls_is_not_noticed(new_redis_server: NewServer) -> None:
+    """Connections that broke while idle are replaced within the same decision."""
+    server = new_redis_server()
+    async with connected(server.url, timeout=0.5) as store:
+        await anyio.to_thread.run_sync(restart, server)
+        assert await store.execute(b"PING") == b"PONG"
+
+
+async def test_o2_starts_while_redis_is_away() -> None:
+    """Connecting to nothing returns at once, with a problem in plain words."""
+    async with connected(f"redis://127.0.0.1:{free_port()}") as store:
+        assert "can't be used" in (store.problem() or "")
+        assert await refused_after(store) < 0.005
+
+
+@pytest.mark.parametrize("silently", [False, True])
+async def test_t4_a_lost_reply_repeats_the_command_once(redis_server: RedisServer, silently: bool) -> None:
+    """Cut off or silent: sent a second time, and never a third."""
+    async with lossy_proxy(redis_server.port) as proxy, connected(proxy.url, timeout=0.3) as store:
+        assert await store.run(COUNT, ["n"], []) == 1
+        proxy.lose, proxy.silently = 1, silently
+        assert await store.run(COUNT, ["n"], []) == 3
+        proxy.lose = 10
+        with pytest.raises(StoreUnavailable):
+            await store.run(COUNT, ["n"], [])
+        proxy.lose = 0
+        await back_after(store)
+        with redis_server.client() as client:
+            assert client.get("n") in {"4", "5"}
+
+
+async def test_scripts_forgotten_by_redis_are_sent_again(redis_server: RedisServer) -> None:
+    """SCRIPT FLUSH between two calls changes nothing for the caller."""
+    async with connected(redis_server.url, timeout=1.0) as store:
+        for expected in (1, 2):
+            assert await store.run(COUNT, ["n"], []) == expected
+            await store.execute(b"SCRIPT", b"FLUSH")
+
+
+async def test_c10_cancelled_callers_never_disturb_the_connection(redis_server: RedisServer) -> None:
+    """Each reply goes to whoever asked for it, however many callers went away meanwhile."""
+
+    async def echo(store: RedisStore, number: int) -> None:
+        assert await store.execute(b"ECHO", str(number)) == str(number).encode()
+
+    async with connected(redis_server.url, timeout=2.0) as store:
+        tasks = [asyncio.create_task(echo(store, number)) for number in range(2000)]
+        for number, task in enumerate(tasks):
+            if number % 3 == 0:
+                task.cancel()
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(r, asyncio.CancelledError) or r is None for r in results)
+        with redis_server.client() as client:
+            assert len(client.client_list()) <= 3  # two lanes, and this one
+
+
+async def test_calls_of_one_turn_share_a_write(redis_server: RedisServer) -> None:
+    """100 commands at once are a handful of reads for the server, not 100."""
+    async with connected(redis_server.url, timeout=2.0) as store:
+        with redis_server.client() as client:
+            before = int(client.info("stats")["total_reads_processed"])
+            await asyncio.gather(*(store.execute(b"PING") for _ in range(100)))
+            assert int(client.info("stats")["total_reads_processed"]) - before <= 6
+
+
+async def test_a_replica_is_not_used(new_redis_server: NewServer) -> None:
+    """After a failover the old master must not take calls; it says what it is."""
+    master, replica = new_redis_server(), new_redis_server()
+    with replica.client() as client:
+        client.replicaof("127.0.0.1", master.port)
+    async with connected(replica.url) as store:
+        assert "replica" in (store.problem() or "")
+
+
+async def test_o2_a_redis_that_evicts_stops_the_start_with_the_fix(new_redis_server: NewServer) -> None:
+    """Holds must not be thrown away; the text says what to set."""
+    server = new_redis_server("--maxmemory-policy", "allkeys-lru")
+    with pytest.raises(UnfitRedisError, match="CONFIG SET maxmemory-policy noeviction"):
+        await ConnectedRedis.connect(server.url)
+
+
+async def test_a_layout_of_another_release_stops_the_start(redis_server: RedisServer) -> None:
+    """Data that would be misread is not touched."""
+    with redis_server.client() as client:
+        client.set("perpetuo:format", "7")
+    with pytest.raises(UnfitRedisError, match="layout 7"):
+        await ConnectedRedis.connect(redis_server.url, timeout=1.0)
+
+
+def test_urls_of_every_kind_are_understood() -> None:
+    """TLS, credentials, database numbers and sockets; no URL can turn retries or pools on."""
+    tls = Endpoint.parse("rediss://user:secret@cache.example:6380/2?ssl_cert_reqs=none&retry_on_timeout=true")
+    assert (tls.kind.__name__, tls.options["host"], tls.options["port"], tls.options["db"]) == (
+        "SSLConnection",
+        "cache.example",
+        6380,
+        2,
+    )
+    assert "retry_on_timeout" not in tls.options
+    assert "secret" not in repr(tls)
+    assert Endpoint.parse("redis://").address == "redis://localhost:6379"
+    assert Endpoint.parse("unix:///run/redis.sock").address == "/run/redis.sock"
+    with pytest.raises(ValueError, match="must specify one of"):
+        Endpoint.parse("http://localhost")
+
+
+def test_scripts_travel_with_the_package() -> None:
+    """Every script is found beside the code, shared functions first."""
+    assert load("admit", "common").body.startswith(b"-- Shared by all scripts")
