@@ -74,7 +74,7 @@ class HttpxUpstream:
         max_connections: int = 1000,
     ) -> None:
         self._origin = Origin.parse(origin)
-        self._base = origin.rstrip("/")
+        self._base = httpx.URL(origin)
         self._http2 = http2
         self._proxy = proxy
         # Never shared with other transports: httpcore writes its ALPN list into it.
@@ -92,10 +92,14 @@ class HttpxUpstream:
         await self._slots.acquire(phases, abort)
         exchange = HttpxExchange(self, self._take(), phases, abort)
         self._busy.add(exchange)
-        extensions = {"trace": exchange.on_trace, "target": request.path}
-        method = request.method.decode()
         await exchange.begin(
-            httpx.Request(method, self._base, headers=lines, content=request.body, extensions=extensions)
+            httpx.Request(
+                request.method.decode(),
+                self._base.copy_with(raw_path=request.path),
+                headers=lines,
+                content=request.body,
+                extensions={"trace": exchange.on_trace},
+            )
         )
         return exchange
 
