@@ -27,7 +27,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 ifeq ($(UV),)
 install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(1)
 else
-install = VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps $(1)
+install = VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --compile-bytecode --no-deps $(1)
 endif
 
 .PHONY: help

@@ -12,13 +12,13 @@ Rule 2: signal handlers only note and wake (`Wakeup`): `threading.Event.set` in 
 Rule 3: before the first worker has come up nothing is replaced: a start that fails says so and ends, exit 1.
 """
 
-import multiprocessing
 import os
 import resource
 import select
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,15 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer, WorkerProcess
 
+from perpetuo.entrypoints.process.nursery import CONTEXT, open_nursery
 from perpetuo.entrypoints.process.rundir import CAME_UP
-from perpetuo.entrypoints.process.worker import IGNORED_BY_MAIN
 
 FINISH_SECONDS = 61.0
 """For calls in flight, after the drain delay: they have 58 s, error events and settlements the rest (O1)."""
 KILL_SECONDS = 3
 MAX_CONNECTIONS = 16_384
-Load = Callable[[], Callable[..., Awaitable[None]]]
+Load = Callable[[Mapping[str, str]], Callable[..., Awaitable[None]]]
+"""Called in the worker with the main process's variables; the application."""
 Tell = Callable[[str, str, Mapping[str, Any]], None]
 """Level, event, fields: a line for the operator."""
 GRANIAN_LOG = {"loggers": {"_granian": {"handlers": [], "propagate": True}}}
@@ -91,7 +92,6 @@ class GatewayServer(MPServer):
     """Granian's multi-process server with our way of draining, reloading and replacing workers."""
 
     def __init__(self, launch: Launch, load: Load, tell: Tell) -> None:
-        multiprocessing.set_start_method("spawn", force=True)  # a forked worker would inherit our signal handlers
         super().__init__(
             "perpetuo",
             address=launch.host,
@@ -118,10 +118,9 @@ class GatewayServer(MPServer):
 
     def run(self) -> int:
         """Serve until told to stop; the exit status."""
-        for number in IGNORED_BY_MAIN:
-            signal.signal(number, signal.SIG_IGN)
+        open_nursery()
         try:
-            self.serve(target_loader=self._load, wrap_loader=False)
+            self.serve(target_loader=partial(self._load, dict(os.environ)), wrap_loader=False)
         except SystemExit as ended:
             return int(ended.code or 0)
         return 0
@@ -132,6 +131,13 @@ class GatewayServer(MPServer):
         self.interrupt_signal = True
         self.stop_signals += 1
         self.main_loop_interrupt.set()
+
+    def _spawn_worker(self, idx: int, target: Any, callback_loader: Any) -> WorkerProcess:  # type: ignore[override]
+        """As granian makes it, but from the nursery; granian itself only knows "fork" and "spawn"."""
+        worker = super()._spawn_worker(idx, target, callback_loader)
+        made = worker.inner
+        worker.inner = CONTEXT.Process(name=made.name, target=made._target, args=made._args)
+        return worker
 
     def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
         while not self.interrupt_signal:

@@ -19,7 +19,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,26 @@ from perpetuo.entrypoints.process import rundir
 
 Hook = Callable[[], Coroutine[Any, Any, None]]
 
-IGNORED_BY_MAIN = (signal.SIGUSR1, signal.SIGUSR2)
-LOOK_SECONDS = 0.5
+AGAIN_SECONDS = 0.5
 ORPHAN_SECONDS = 60.0
 """For calls in flight in a worker whose main process is gone."""
 _tasks: set[asyncio.Task[None]] = set()
 
 
-def load_gateway() -> Callable[..., Awaitable[None]]:
-    """What granian runs in each worker: the application, in a process that ends with its parent."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells the whole group; the main process decides
-    leave_with_parent()
+def load_gateway(environ: Mapping[str, str]) -> Callable[..., Awaitable[None]]:
+    """What granian runs in each worker: the application, in a process that has the main one's variables."""
+    begin(environ)
     from perpetuo.entrypoints.http.app import create  # noqa: PLC0415 - the main process never needs it
 
     return create()
+
+
+def begin(environ: Mapping[str, str]) -> None:
+    """First thing in a worker: take over the main process's variables, and end when it does."""
+    os.environ.clear()
+    os.environ.update(environ)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells the whole group; the main process decides
+    leave_with_parent()
 
 
 def obey(run_dir: Path | None, drain: Hook, reload: Hook) -> None:
@@ -75,16 +81,15 @@ def _start(hook: Hook) -> None:
 
 def leave_with_parent() -> None:
     """End when the main process has ended, even by SIGKILL: nobody else would stop this worker."""
-    parent = multiprocessing.parent_process()  # by its name: it may have ended already
-    if parent is not None and parent.pid is not None:
-        threading.Thread(target=_watch, args=(parent.pid,), name="parent-watch", daemon=True).start()
+    parent = multiprocessing.parent_process()  # the main one, though the nursery has forked us
+    if parent is not None:
+        threading.Thread(target=_watch, args=(parent,), name="parent-watch", daemon=True).start()
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(LOOK_SECONDS)
+def _watch(parent: Any) -> None:
+    parent.join()
     until = time.monotonic() + ORPHAN_SECONDS
     while time.monotonic() < until:
         os.kill(os.getpid(), signal.SIGTERM)  # again and again: granian loses one that comes while it starts
-        time.sleep(LOOK_SECONDS)
+        time.sleep(AGAIN_SECONDS)
     os._exit(1)

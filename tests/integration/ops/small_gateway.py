@@ -8,11 +8,13 @@ A server of ours around a small application: process behaviour can be seen witho
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from perpetuo.entrypoints.process import rundir, worker
 from perpetuo.entrypoints.process.management import ManagementListener
+from perpetuo.entrypoints.process.nursery import open_nursery
 from perpetuo.entrypoints.process.server import GatewayServer, Launch
 
 
@@ -81,8 +83,8 @@ class SmallGateway:
         return 200, str(os.getpid())
 
 
-def load() -> Any:
-    worker.leave_with_parent()
+def load(environ: Mapping[str, str]) -> Any:
+    worker.begin(environ)
     return SmallGateway()
 
 
@@ -92,6 +94,7 @@ def tell(level: str, event: str, fields: object) -> None:
 
 def main() -> int:
     port, workers = int(sys.argv[1]), int(sys.argv[2])
+    open_nursery(["granian.server.mp", "uvloop"])
     with rundir.made() as run_dir:
         return GatewayServer(Launch("127.0.0.1", port, workers, run_dir), load, tell).run()
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from perpetuo.entrypoints import serve
-from perpetuo.entrypoints.commands import dev
+from perpetuo.entrypoints import dev, serve
 from tests.servers import free_port
 
 PAID = """
@@ -99,11 +98,11 @@ def test_dev_uses_the_configuration_at_hand(tmp_path: Path) -> None:
     """In a checkout: its own file and var/; elsewhere: the packaged sample and the state directory."""
     (tmp_path / "perpetuo.config.yaml").write_text(PAID)
     environ = {"XDG_STATE_HOME": str(tmp_path / "state"), "REDIS_URL": "redis://elsewhere"}
-    assert dev._choose(environ, tmp_path) == tmp_path / "var" / "perpetuo.sqlite3"
+    assert dev.choose(environ, tmp_path) == tmp_path / "var" / "perpetuo.sqlite3"
     assert environ["REDIS_URL"] == "memory://"
     del environ["PERPETUO_CONFIG_PATH"]
     (tmp_path / "empty").mkdir()
-    assert dev._choose(environ, tmp_path / "empty") == tmp_path / "state/perpetuo/perpetuo.sqlite3"
+    assert dev.choose(environ, tmp_path / "empty") == tmp_path / "state/perpetuo/perpetuo.sqlite3"
     assert Path(environ["PERPETUO_CONFIG_PATH"]).is_file()
 
 
