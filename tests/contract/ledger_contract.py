@@ -88,6 +88,12 @@ class RateContract:
         assert await money(world, day(100)) == [(0, 0)]
         await admitted(world, request("c2", claim=claim(fingerprint="other")))  # claim kept at a refusal
 
+    async def test_r3_a_call_without_money_uses_no_slot(self, world: World) -> None:
+        """Refused for its budget: the one slot of the minute and the one place are still there."""
+        limits = (rate(1), at_once(1), day(10))
+        assert isinstance(await world.ledger.admit(request("c0", *limits, hold=11)), BudgetRefused)
+        await admitted(world, request("c1", *limits, hold=10))
+
     async def test_r3_the_longest_wait_is_named(self, world: World) -> None:
         """Of two refusing limits the client is told the one to wait for."""
         batch = f"{TENANT}/batch"
@@ -378,6 +384,25 @@ class SettlementContract:
         assert await world.ledger.reap() == []
         assert await world.ledger.renew([one]) == frozenset()
 
+    async def test_b5_an_extended_call_lives(self, world: World) -> None:
+        """Extending renews the lease too, also where nothing more is held."""
+        await keep_alive(world, LEASE_US)
+        one = await hold(world, request("c0", day(100), hold=60))
+        await keep_alive(world, LEASE_US - 1)
+        await world.ledger.extend(one, Nano(0))
+        await keep_alive(world, LEASE_US - 1)
+        assert await world.ledger.reap() == []
+
+    async def test_b4_renewing_a_settled_call_holds_nothing(self, world: World) -> None:
+        """A renewal that overtook its settlement, or comes long after it, puts nothing back."""
+        one = await hold(world, request("c0", at_once(1), day(100), hold=60))
+        await world.ledger.settle(settlement(one, 40), KEEPING)
+        for _ in range(2):
+            assert await world.ledger.renew([one]) == frozenset()
+            assert await money(world, day(100)) == [(40, 0)]
+            await keep_alive(world, MINUTE)
+        await admitted(world, request("c1", at_once(1)))
+
     async def test_b5_a_late_settlement_corrects_the_charge(self, world: World) -> None:
         """The paused worker wakes: difference charged to the window of admission, row at revision 2, nothing stored."""
         await keep_alive(world, LEASE_US)
@@ -418,6 +443,15 @@ class SettlementContract:
         assert await world.ledger.reap() == []
         await keep_alive(world, SECOND)
         assert [a.call for a in await world.ledger.reap()] == [one.call]
+
+    async def test_b5_ten_seconds_between_stamps_are_no_pause(self, world: World) -> None:
+        """The slowest healthy worker is on time: its dead neighbour is reaped when its lease ends."""
+        await keep_alive(world, LEASE_US)
+        await hold(world, request("c0", day(100), hold=60))
+        for _ in range(3):
+            world.clock.advance(10 * SECOND)
+            await world.ledger.renew([])
+        assert len(await world.ledger.reap()) == 1
 
     async def test_b5_a_stamp_after_the_pause_does_not_hide_it(self, world: World) -> None:
         """The first to come back renews its own; the others' calls are not reaped for that."""
@@ -468,6 +502,16 @@ class LossContract:
         settled = await world.ledger.settle(settlement(one, 50, Keep.STORE, answer()), KEEPING)
         assert (settled.stored, settled.revision, settled.repeated) == (True, 1, False)
         assert await money(world, day(100)) == [(80, 0)]
+
+    async def test_i5_a_lost_run_does_not_take_its_key_back_from_another(self, world: World) -> None:
+        """After the loss somebody else claimed the key: renewal puts the money back, not the key."""
+        one = await hold(world, request("c0", day(None), hold=60, claim=claim()))
+        await world.lose_data()
+        two = await hold(world, request("c1", claim=claim()))
+        await world.ledger.renew([one])
+        assert await money(world, day(None)) == [(0, 60)]
+        assert not (await world.ledger.settle(settlement(one, 0, Keep.STORE, answer(b"old")), KEEPING)).stored
+        assert (await world.ledger.settle(settlement(two, 0, Keep.STORE, answer(b"new")), KEEPING)).stored
 
     async def test_b7_a_settlement_of_a_lost_call_is_charged_once(self, world: World) -> None:
         """The store has never heard of it, in this life: charge and record, then remember that for a day."""
