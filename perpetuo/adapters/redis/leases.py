@@ -29,7 +29,7 @@ MOST_REAPED = 200
 """A sweep takes so many from a shard; the next one goes on."""
 REAPED, LOST = 1, 2
 
-Run = Callable[[Script, Sequence[str], Sequence[Any]], Awaitable[Any]]
+Run = Callable[[Script, Sequence[Any], Sequence[Any]], Awaitable[Any]]
 _decode_scopes = msgspec.json.Decoder(Scopes).decode
 
 
@@ -74,7 +74,7 @@ class Leases:
 
     async def _renew(self, shard: int, holds: Sequence[Hold]) -> Sequence[int]:
         p = keys.shard_prefix(shard)
-        names = [keys.life(p), keys.seeded(p), keys.holds(p)]
+        names: list[str | bytes] = [keys.life(p), keys.seeded(p), keys.holds(p)]
         arguments: list[Any] = []
         for hold in holds:
             plan = self._plans.of_hold(hold)

@@ -7,14 +7,14 @@ them, and they follow `perpetuo.domain.policy.admission` to the letter (the test
 Every step is safe to repeat by call id, and `RedisStore` does so once when a reply was lost.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import attrs
 
 from perpetuo.adapters.redis import codec, keys
 from perpetuo.adapters.redis.leases import Leases
-from perpetuo.adapters.redis.plans import HoldPlan, PlansInUse
+from perpetuo.adapters.redis.plans import HoldPlan, PlansInUse, plan_unknown
 from perpetuo.adapters.redis.room import ADMISSION_BELOW, ANSWERS_BELOW, Room
 from perpetuo.adapters.redis.scripts import Script, load
 from perpetuo.adapters.redis.store import FullError, RedisStore, run, run_in_life
@@ -130,23 +130,13 @@ class RedisLedger:
         arguments = [call, len(plan.in_flight), len(plan.rates), len(boundaries), *boundaries]
         await self._run(CANCEL, names, arguments)
 
-    def _windows(self, asked: Hold | AdmitRequest) -> tuple[HoldPlan, list[str], list[int]]:
-        """Keys of a call's windows in pairs, and the boundary between each pair: who only asked knows no choice."""
+    def _windows(self, asked: Hold | AdmitRequest) -> tuple[HoldPlan, Sequence[bytes], Sequence[int]]:
+        """Keys of a call's windows in pairs, and the boundary between each pair."""
         if isinstance(asked, Hold):
             plan = self._plans.of_hold(asked)
             return plan, [key for key in plan.budgets for _ in range(2)], [ANY_TIME] * len(plan.budgets)
-        p = keys.prefix_of(asked.tenant)
-        plan = HoldPlan(
-            prefix=p,
-            holds=keys.holds(p),
-            life=keys.life(p),
-            events=keys.events(p),
-            seeded=keys.seeded(p),
-            in_flight=tuple(keys.in_flight(p, c.scope) for c in asked.concurrency),
-            rates=tuple(keys.rate(p, r.scope) for r in asked.rates),
-            budgets=(),
-        )
-        return plan, _pairs(p, asked.budgets), [b.boundary_us for b in asked.budgets]
+        plan = plan_unknown(asked)
+        return plan, plan.budgets, [b.boundary_us for b in asked.budgets]
 
     async def renew(self, holds: Sequence[Hold]) -> frozenset[str]:
         return await self._leases.renew(holds)
@@ -180,10 +170,9 @@ class RedisLedger:
 
     # --- running ---------------------------------------------------------------------------------
 
-    async def _run(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> Any:
+    def _run(self, script: Script, names: Sequence[Any], arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
         """Run a script whose first two arguments are the time (empty: Redis's) and the run it is meant for."""
-        now = self._now_us() if self._now_us else b""
-        return await run_in_life(self.store, script, now, names, arguments)
+        return run_in_life(self.store, script, self._now_us() if self._now_us else b"", names, arguments)
 
     async def _run_plain(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> Any:
         return await run(self.store, script, names, [self._now_us() if self._now_us else b"", *arguments])

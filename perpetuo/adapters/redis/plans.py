@@ -6,8 +6,8 @@ which ten change. Requests find theirs by the identity of their limits (the gate
 as they hold), holds by their scopes and windows.
 """
 
-from collections.abc import Callable, Hashable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Generic, Self, TypeVar
 
 import attrs
 import msgspec
@@ -17,6 +17,8 @@ from perpetuo.domain.model.admission import AdmitRequest, BudgetLimit, BudgetRea
 
 MOST = 20_000
 """Plans kept; when there are more, all are made anew."""
+WindowKey = tuple[str, str]
+"""Scope and window."""
 T = TypeVar("T")
 
 
@@ -41,10 +43,10 @@ class RequestPlan:
 
     limits: tuple[Any, ...]
     prefix: str
-    head: tuple[str, str, str]
+    head: tuple[bytes, ...]
     """life, seeded, holds."""
-    keys: tuple[str, ...]
-    arguments: tuple[Any, ...]
+    keys: tuple[bytes, ...]
+    arguments: tuple[bytes, ...]
     day: str | None
     """Which day the row of an abandoned call must carry: of the first budget by the day."""
     limited: bytes
@@ -55,13 +57,27 @@ class RequestPlan:
 @attrs.frozen
 class HoldPlan:
     prefix: str
-    holds: str
-    life: str
-    events: str
-    seeded: str
-    in_flight: tuple[str, ...]
-    rates: tuple[str, ...]
-    budgets: tuple[str, ...]
+    holds: bytes
+    life: bytes
+    events: bytes
+    seeded: bytes
+    in_flight: tuple[bytes, ...]
+    rates: tuple[bytes, ...]
+    budgets: tuple[bytes, ...]
+
+    @classmethod
+    def make(cls, tenant: str, in_flight: Iterable[str], rates: Iterable[str], windows: Iterable[WindowKey]) -> Self:
+        p = keys.prefix_of(tenant)
+        return cls(
+            prefix=p,
+            holds=keys.holds(p).encode(),
+            life=keys.life(p).encode(),
+            events=keys.events(p).encode(),
+            seeded=keys.seeded(p).encode(),
+            in_flight=_encoded(*(keys.in_flight(p, scope) for scope in in_flight)),
+            rates=_encoded(*(keys.rate(p, scope) for scope in rates)),
+            budgets=_encoded(*(keys.budget(p, scope, window) for scope, window in windows)),
+        )
 
 
 def plan_request(request: AdmitRequest) -> RequestPlan:
@@ -83,13 +99,13 @@ def plan_request(request: AdmitRequest) -> RequestPlan:
     return RequestPlan(
         limits=(rates, concurrency, budgets),
         prefix=p,
-        head=(keys.life(p), keys.seeded(p), keys.holds(p)),
-        keys=(
+        head=_encoded(keys.life(p), keys.seeded(p), keys.holds(p)),
+        keys=_encoded(
             *(keys.rate(p, r.scope) for r in rates),
             *(keys.in_flight(p, c.scope) for c in concurrency),
             *(keys.budget(p, b.scope, window) for b in budgets for window in (b.current, b.following)),
         ),
-        arguments=tuple(arguments),
+        arguments=_encoded(*arguments),
         day=day[1].current if day else None,
         limited=b"1" if request.has_budget else b"0",
         rate_scopes=tuple(r.scope for r in rates),
@@ -98,17 +114,22 @@ def plan_request(request: AdmitRequest) -> RequestPlan:
 
 
 def plan_hold(hold: Hold) -> HoldPlan:
-    p = keys.prefix_of(hold.tenant)
-    return HoldPlan(
-        prefix=p,
-        holds=keys.holds(p),
-        life=keys.life(p),
-        events=keys.events(p),
-        seeded=keys.seeded(p),
-        in_flight=tuple(keys.in_flight(p, scope) for scope in hold.concurrency),
-        rates=tuple(keys.rate(p, scope) for scope in hold.rates),
-        budgets=tuple(keys.budget(p, read.scope, read.window) for read in hold.budgets),
+    return HoldPlan.make(hold.tenant, hold.concurrency, hold.rates, ((b.scope, b.window) for b in hold.budgets))
+
+
+def plan_unknown(request: AdmitRequest) -> HoldPlan:
+    """Of a call that may have been admitted: its windows in pairs, since who only asked knows no choice."""
+    return HoldPlan.make(
+        request.tenant,
+        (c.scope for c in request.concurrency),
+        (r.scope for r in request.rates),
+        ((b.scope, window) for b in request.budgets for window in (b.current, b.following)),
     )
+
+
+def _encoded(*parts: object) -> tuple[bytes, ...]:
+    """As bytes, which are packed twice as fast."""
+    return tuple(part if isinstance(part, bytes) else str(part).encode() for part in parts)
 
 
 def _limit(budget: BudgetLimit | BudgetReading) -> int | str:

@@ -107,25 +107,29 @@ class RedisStore:
         self, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None = None
     ) -> Any:
         """Run a script; its reply. `StoreUnavailable`: it may or may not have run; `ResponseError`: it failed."""
-        try:
-            return await self.execute(b"EVALSHA", script.sha, len(keys), *keys, *arguments, epoch=epoch)
-        except NoScriptError:
-            return await self.execute(b"EVAL", script.body, len(keys), *keys, *arguments, epoch=epoch)
+        reply = await self._send((b"EVALSHA", script.sha, len(keys), *keys, *arguments), epoch)
+        if isinstance(reply, NoScriptError):
+            reply = await self._send((b"EVAL", script.body, len(keys), *keys, *arguments), epoch)
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
 
-    async def execute(self, *command: Any, epoch: str | None = None) -> Any:
-        """Run one command, if asked so only in one life of Redis; its reply, decoded to bytes, ints and lists."""
+    async def execute(self, *command: Any) -> Any:
+        """Run one command; its reply, decoded to bytes, ints and lists."""
+        reply = await self._send(command, None)
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
+
+    def _send(self, command: Sequence[Any], epoch: str | None) -> "asyncio.Future[Any]":
+        """Put a command on its way, if asked so only in one life of Redis; errors of the server are replies."""
         if not self._up and not self._trying:
             raise StoreUnavailable(self._problem or "Redis is away")
-        reply = asyncio.get_running_loop().create_future()
-        self._put(_Waiting(pack(command), reply, epoch))
-        answer = await reply
-        if isinstance(answer, ResponseError):
-            raise answer
-        return answer
-
-    def _put(self, waiting: _Waiting) -> None:
-        self._queue.append(waiting)
-        self._wake()
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(pack(command), reply, epoch))
+        if self._idle:
+            self._wake()
+        return reply
 
     def _wake(self) -> None:
         while self._idle:
@@ -251,23 +255,6 @@ def _fit_for(epoch: str, batch: list[_Waiting]) -> list[_Waiting]:
     return [w for w in batch if w not in misfits] if misfits else batch
 
 
-async def run_in_life(
-    store: RedisStore, script: Script, now: Any, keys: Sequence[Any], arguments: Sequence[Any]
-) -> Any:
-    """
-    Run a script that judges data by the life of Redis: its first two arguments are the time and the run id.
-
-    Noticing a restart and coming back may be one decision: then the script is told of the new run.
-    """
-    for _ in range(2):
-        epoch = store.epoch
-        try:
-            return await run(store, script, keys, [now, epoch, *arguments], epoch)
-        except AnotherLifeError:
-            continue
-    raise StoreUnavailable("Redis keeps being restarted")
-
-
 async def run(
     store: RedisStore, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None = None
 ) -> Any:
@@ -278,3 +265,19 @@ async def run(
         if "maxmemory" in str(error):  # 6.2 wraps the error of a command in one of the script
             raise FullError("Redis is full") from error
         raise StoreUnavailable(f"Redis failed at {script.name}: {error}") from error
+
+
+async def run_in_life(
+    store: RedisStore, script: Script, now: Any, keys: Sequence[Any], arguments: Sequence[Any]
+) -> Any:
+    """
+    Run a script that judges data by the life of Redis: its first two arguments are the time and the run id.
+
+    Noticing a restart and coming back may be one decision: then the script is told of the new run.
+    """
+    epoch = store.epoch
+    try:
+        return await run(store, script, keys, (now, epoch, *arguments), epoch)
+    except AnotherLifeError:
+        epoch = store.epoch
+        return await run(store, script, keys, (now, epoch, *arguments), epoch)
