@@ -6,7 +6,6 @@ A real gateway for tests: ``perpetuo serve`` as a user would start it, with real
 """
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 import httpx
 
 from perpetuo.adapters.sql import migrate
-from tests.servers import free_port
+from tests.servers import free_port, gateway_workers
 
 ADMIN_KEY = "admin-key-of-the-tests-0123456789"
 KEY = "sk-test-acme-0123456789"
@@ -127,12 +126,9 @@ class LiveGateway:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def worker_pids(self) -> list[int]:
-        """Pids of the worker processes: children of the main process that run python, oldest first."""
+        """Pids of the worker processes, oldest first."""
         assert self.process is not None
-        listed = subprocess.run(
-            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="], capture_output=True, text=True, check=False
-        ).stdout
-        return [int(m.group(1)) for m in re.finditer(r"^\s*(\d+) .*spawn_main", listed, re.M)]
+        return gateway_workers(self.process.pid)
 
     def kill_workers(self) -> None:
         for pid in self.worker_pids():

@@ -71,6 +71,14 @@ def _wait(what: str, ready: Callable[[], bool], process: subprocess.Popen[bytes]
         time.sleep(0.01)
 
 
+def gateway_workers(main: int) -> list[int]:
+    """Pids of the workers of the `perpetuo serve` with this pid, oldest first."""
+    family = [main]
+    for pid in family:
+        family += _children(pid)
+    return sorted(pid for pid in family if _read(f"/proc/{pid}/comm").strip() == "perpetuo-worker")
+
+
 class Server:
     """A server process that tests may stop, kill, freeze and start again; its data survives on its own disk."""
 
@@ -146,7 +154,14 @@ class Server:
 
 
 def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:  # it has just ended
+        return ""
 
 
 # ----------------------------------------------------------------- Redis

@@ -20,6 +20,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from perpetuo.entrypoints.process import rundir
 
 Hook = Callable[[], Coroutine[Any, Any, None]]
 
+NAME = "perpetuo-worker"
+"""What ``ps -o comm`` shows: `multiprocessing` gives all its processes the same command line."""
 AGAIN_SECONDS = 0.5
 ORPHAN_SECONDS = 60.0
 """For calls in flight in a worker whose main process is gone."""
@@ -42,10 +45,12 @@ def load_gateway(environ: Mapping[str, str]) -> Callable[..., Awaitable[None]]:
 
 
 def begin(environ: Mapping[str, str]) -> None:
-    """First thing in a worker: take over the main process's variables, and end when it does."""
+    """First thing in a worker: take over the main process's variables and a name of its own, and end when it does."""
     os.environ.clear()
     os.environ.update(environ)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells the whole group; the main process decides
+    with suppress(OSError):  # only Linux has it
+        Path("/proc/self/comm").write_text(NAME)
     leave_with_parent()
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests import servers
 from tests.servers import free_port
 
 T = TypeVar("T")
@@ -148,6 +149,7 @@ def test_ctrl_c_reaches_workers_only_through_the_main_process(start: Callable[..
     """A terminal sends SIGINT to the whole group; the workers drain all the same."""
     server = start(workers=1)
     (pid,) = server.up(1)
+    assert servers.gateway_workers(server.process.pid) == [pid]
     with ThreadPoolExecutor(1) as thread:
         slow = thread.submit(server.get, "/slow?1")
         time.sleep(0.3)
