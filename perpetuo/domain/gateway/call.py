@@ -29,11 +29,18 @@ class Call:
     deadline: float
     """Monotonic seconds at which the call must be over."""
     limit: int | None
+    """Output limit the hold pays for at every target; ``None``: leave the client's members alone."""
     hold: Hold
     """As it is now: `extend` makes it grow."""
     admitted_at: float
     """Monotonic seconds at which the ledger said yes."""
     client: Client
+    current: Prepared
+    """What it runs as now: another model's after ``largerContext``; ``prepared`` stays what was asked for."""
+    attempt_cost: Nano
+    """What one attempt may cost: the hold has this beside what is kept (B8)."""
+    sent_limit: int | None = None
+    """Output limit of the latest attempt: a target may have a lower ceiling than another."""
     attempts: list[dict[str, Any]] = attrs.field(factory=list)
     skipped: list[dict[str, Any]] = attrs.field(factory=list)
     target: Target | None = None
@@ -54,6 +61,14 @@ class Call:
     @property
     def with_key(self) -> bool:
         return self.hold.claim is not None
+
+    @property
+    def limit_reason(self) -> str | None:
+        """Why the limit sent is not the client's own: ``ceiling`` or ``budget``."""
+        if self.sent_limit is None or self.sent_limit == self.current.request.ask.output_limit:
+            return None
+        lowered = self.sent_limit == self.limit and self.limit != self.current.limit
+        return "budget" if lowered else "ceiling"
 
     def abort_with_client(self) -> None:
         """The client's signal reaches the provider call - unless it merely left a call that has a key."""

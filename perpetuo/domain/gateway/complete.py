@@ -126,6 +126,8 @@ class Gateway:
             hold=admitted.hold,
             admitted_at=now,
             client=client,
+            current=prepared,
+            attempt_cost=admitted.hold.amount,
         )
         self.in_flight.add(call.hold, call.abort, call.deadline)
         client.abort.attach(call.abort_with_client)

@@ -57,7 +57,6 @@ class Unanswered:
 class Trip:
     """One call's way from target to target."""
 
-    prepared: Prepared
     route: Route
     tried: list[Tried] = attrs.field(factory=list)
     answer: Answer | None = None
@@ -101,7 +100,7 @@ class Dispatcher:
 
     async def dispatch(self, call: Call, route: Route) -> Answer | Stream | Unanswered:
         """Make attempts until one is answered or nothing is left to try."""
-        trip = Trip(call.prepared, route)
+        trip = Trip(route)
         while True:
             step = self._next(call, trip)
             match step:
@@ -127,7 +126,7 @@ class Dispatcher:
             now_us=now_us,
             deadline_us=now_us + round(left * SECOND_US),
             draw=self._system.random() if trip.tried else 0.0,
-            larger=not trip.larger and trip.prepared.model.larger_context is not None,
+            larger=not trip.larger and call.current.model.larger_context is not None,
             may_repeat=lambda provider: self._budget(provider).allows(now_us),
         )
 
@@ -146,7 +145,7 @@ class Dispatcher:
         if obstacle is not None:
             trip.route = trip.route.without(obstacle)
             return self._blocked_at_last(call, trip)
-        if call.kept and not await self._afford(call, call.admitted.hold.amount):
+        if call.kept and not await self._afford(call, call.attempt_cost):
             return self._unanswered(call, trip, None)
         self._spend_retry(call, target.provider, step.again, now_us)
         return await self._attempt(call, trip, target, view.generation, probe)
@@ -159,7 +158,7 @@ class Dispatcher:
     async def _attempt(
         self, call: Call, trip: Trip, target: Target, generation: int, probe: str | None
     ) -> Answer | Stream | None:
-        call.target, call.generation = target, generation
+        call.target, call.generation, call.sent_limit = target, generation, limit_for(call, target)
         begun = self._system.monotonic()
         fault: Fault | None = None
         retry_after_us = None
@@ -189,7 +188,7 @@ class Dispatcher:
                 request_id=call.prepared.request.request_id,
             )  # fmt: skip
         if sent and fault in KEEPS_COST and target.price is not None:
-            call.kept = Nano(call.kept + target.price.at_most(call.prepared.input_bound, 0))
+            call.kept = Nano(call.kept + target.price.at_most(call.current.input_bound, 0))
         return None
 
     def _learn(
@@ -217,15 +216,15 @@ class Dispatcher:
 
     async def _enlarge(self, call: Call, trip: Trip) -> bool:
         """Go on with the model that takes more input, if that can be paid for."""
-        larger = prepare_larger(trip.prepared)
+        larger = prepare_larger(call.prepared)
         trip.larger = True
         if isinstance(larger, Refusal) or not await self._afford(call, larger.hold):
             return False
         route = self.route(larger)
         if isinstance(route, Refusal):
             return False
-        trip.prepared, trip.route = larger, route
-        call.limit = larger.limit
+        trip.route = route
+        call.current, call.attempt_cost, call.limit = larger, larger.hold, larger.limit
         return True
 
     async def _afford(self, call: Call, needed: Nano) -> bool:
@@ -251,31 +250,30 @@ class Dispatcher:
             field = target.max_tokens_field or (
                 "max_completion_tokens" if ask.max_completion_tokens is not None else "max_tokens"
             )
-        limit = call.limit
-        if limit is not None and target.max_output_tokens is not None:
-            limit = min(limit, target.max_output_tokens)
         return Outbound(
             ask=ask,
             target=target,
             call=call.id,
             limit_field=field,
-            limit=limit,
+            limit=call.sent_limit,
             deadline=min(call.deadline, self._system.monotonic() + target.timeouts.total),
             traceparent=call.prepared.request.traceparent,
         )
 
     async def _pause(self, call: Call, seconds: float) -> bool:
         """Wait before asking again; False when the call was stopped meanwhile."""
-        stopped = asyncio.Event()
-        call.abort.attach(stopped.set)
+        sleeping = asyncio.ensure_future(self._system.sleep(seconds))
+
+        def wake() -> None:
+            sleeping.cancel()
+
+        call.abort.attach(wake)
         try:
-            async with asyncio.timeout(seconds):
-                await stopped.wait()
-        except TimeoutError:
-            return True
+            await asyncio.wait({sleeping})
         finally:
-            call.abort.detach(stopped.set)
-        return False
+            call.abort.detach(wake)
+            sleeping.cancel()
+        return not call.abort.fired
 
     def _budget(self, provider: str) -> RetryBudget:
         return self._budgets.get(provider) or self._fresh_budget
@@ -334,6 +332,13 @@ def gave_up(step: GiveUp, provider_code: str | None = None) -> Refusal:
     if step.retry_after_us is not None:
         message += f" Try again in {step.retry_after_us / SECOND_US:.1f} s."
     return Refusal(step.reason, message, retry_after_us=step.retry_after_us)
+
+
+def limit_for(call: Call, target: Target) -> int | None:
+    """The output limit as ``target`` gets it: what is held for, and not above its own ceiling."""
+    if call.limit is None or target.max_output_tokens is None:
+        return call.limit
+    return min(call.limit, target.max_output_tokens)
 
 
 def _skipped(target: Target, why: str) -> dict[str, object]:

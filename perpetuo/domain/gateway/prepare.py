@@ -39,9 +39,7 @@ class Prepared:
     input_bound: int
     """Input tokens at most."""
     limit: int | None
-    """Output limit to send (tokens per answer); ``None``: leave the client's members alone."""
-    limit_reason: str | None
-    """Why the limit differs from what the client wrote: ``ceiling`` or ``budget``."""
+    """Output limit to send (tokens per answer), where a target's own ceiling is not lower; ``None``: nothing is set."""
     hold: Nano
     hold_min: Nano
 
@@ -151,15 +149,13 @@ def _bounded(settings: Settings, caller: Caller, request: CallRequest, model: Mo
             "max_tokens",
         )
     hold = _dearest(ask, targets, bounds, [limit or 0 for limit in limits])
-    sent, reason = _limit_to_send(ask, limits) if budgeted else (None, None)
     return Prepared(
         caller=caller,
         request=request,
         settings=settings,
         model=model,
         input_bound=max(bounds),
-        limit=sent,
-        limit_reason=reason,
+        limit=_limit_to_send(ask, limits) if budgeted else None,
         hold=hold,
         hold_min=_least(settings, ask, targets, bounds, limits) if budgeted else hold,
     )
@@ -192,12 +188,12 @@ def output_limit(ask: Ask, target: Target) -> int | None:
     return min(named, ceiling)
 
 
-def _limit_to_send(ask: Ask, limits: list[int | None]) -> tuple[int | None, str | None]:
-    """The limit to write into the body and why it is not the client's own."""
+def _limit_to_send(ask: Ask, limits: list[int | None]) -> int | None:
+    """The limit to write into the body, before a target's own ceiling; ``None``: leave the body alone."""
     largest = max(limit or 0 for limit in limits)
     if ask.kind is Kind.EMBEDDINGS or (largest == 0 and ask.output_limit is None):
-        return None, None
-    return largest, None if largest == ask.output_limit else "ceiling"
+        return None
+    return largest
 
 
 def _dearest(ask: Ask, targets: tuple[Target, ...], inputs: list[int], outputs: list[int]) -> Nano:

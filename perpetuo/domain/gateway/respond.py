@@ -157,11 +157,8 @@ def call_headers(call: Call) -> tuple[tuple[str, str], ...]:
     headers = [("x-perpetuo-attempts", str(len(call.attempts)))]
     if target is not None:
         headers += [("x-perpetuo-provider", target.provider), ("x-perpetuo-model", target.model)]
-    if call.limit is not None:
-        if call.limit != call.prepared.limit:
-            headers.append(("x-perpetuo-max-tokens", f"{call.limit};reason=budget"))
-        elif call.prepared.limit_reason is not None:
-            headers.append(("x-perpetuo-max-tokens", f"{call.limit};reason={call.prepared.limit_reason}"))
+    if call.limit_reason is not None:
+        headers.append(("x-perpetuo-max-tokens", f"{call.sent_limit};reason={call.limit_reason}"))
     rate = min(call.admitted.rates, key=lambda r: r.remaining, default=None)
     if rate is not None:
         headers += [

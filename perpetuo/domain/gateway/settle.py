@@ -16,6 +16,7 @@ from perpetuo.domain.gateway.call import Call, Ended, ms, skeleton
 from perpetuo.domain.gateway.recover import InFlight
 from perpetuo.domain.model.admission import Keep, Settled, Settlement, StoredAnswer
 from perpetuo.domain.model.events import Event
+from perpetuo.domain.model.models import Target
 from perpetuo.domain.model.money import ZERO, Nano
 from perpetuo.domain.model.usage import Basis, Usage
 from perpetuo.domain.ports import Journal, Ledger, StoreUnavailable, System
@@ -38,7 +39,7 @@ def charge_for(call: Call, ended: Ended) -> Charge:
         return Charge(Nano(amount + call.kept), ended.usage, Basis.ESTIMATED if call.kept else Basis.REPORTED)
     if not ended.sent:
         return Charge(call.kept, Usage(), Basis.ESTIMATED if call.kept else Basis.REPORTED)
-    bound = Usage(input_tokens=call.prepared.input_bound, output_tokens=ended.output_bytes)
+    bound = Usage(input_tokens=call.current.input_bound, output_tokens=ended.output_bytes)
     amount = price.at_most(bound.input_tokens, bound.output_tokens) if price is not None else ZERO
     if call.prepared.caller.has_budget:
         amount = Nano(min(amount, call.hold.amount - call.kept))
@@ -127,11 +128,17 @@ def idempotency_of(call: Call, keep: Keep) -> str:
     return "stored" if keep is Keep.STORE else "not_stored"
 
 
+def candidates_of(call: Call) -> tuple[Target, ...]:
+    """Targets of the model asked for, then those of the one with the larger context, if it went there."""
+    asked = call.prepared.targets
+    return asked if call.current is call.prepared else (*asked, *call.current.targets)
+
+
 def decision_of(call: Call, now: float) -> dict[str, Any]:
     """Why the call went where it went: the trace shown by ``/admin`` and kept in ``events.decision``."""
     request = call.prepared.request
     return {
-        "candidates": [f"{t.provider}/{t.model}" for t in call.prepared.targets],
+        "candidates": [f"{t.provider}/{t.model}" for t in candidates_of(call)],
         "skipped": call.skipped,
         "rates": [{"scope": r.scope, "limit": r.limit, "remaining": r.remaining} for r in call.admitted.rates],
         "budgets": [
@@ -146,8 +153,8 @@ def decision_of(call: Call, now: float) -> dict[str, Any]:
             for b in call.hold.budgets
         ],
         "hold": call.hold.amount,
-        "max_tokens": call.limit,
-        "max_tokens_reason": "budget" if call.limit != call.prepared.limit else call.prepared.limit_reason,
+        "max_tokens": call.sent_limit,
+        "max_tokens_reason": call.limit_reason,
         "kept": call.kept,
         "admit_ms": ms(call.admitted_at - request.started),
         "upstream_ms": ms(call.upstream_seconds),

@@ -236,6 +236,8 @@ def next_step(
         return _final(last, now_us)
     if last.fault is Fault.CONTEXT_LENGTH and larger and not spent:
         return LargerContext()
+    if last.fault is Fault.CONTEXT_LENGTH and route.targets and last.target not in route.targets and not spent:
+        return Try(route.targets[0])  # the route is the larger model's, and nothing of it was asked yet
     if last.fault in (Fault.CLIENT_ERROR, Fault.CONTEXT_LENGTH):
         return PassOn()
     if spent:

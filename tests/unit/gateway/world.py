@@ -27,6 +27,7 @@ from perpetuo.domain.model.settings import Settings
 from perpetuo.domain.model.tenants import ApiKey, Limits, Tenant
 from perpetuo.domain.model.upstream import Abort, Answer, Ending, Fault, Outbound, UpstreamFailure
 from perpetuo.domain.model.usage import Usage
+from perpetuo.domain.ports import StoreUnavailable
 from perpetuo.entrypoints.http.errors import status_of
 
 START_US = 1_790_000_000_000_000
@@ -90,6 +91,35 @@ class Notes:
 
     def log(self, level: str, event: str, **fields: Any) -> None:
         self.lines.append((level, event, fields))
+
+
+class FaultyLedger:
+    """A `Ledger` before another: counts its steps; those in ``away`` fail before, those in ``lost`` after the act."""
+
+    def __init__(self, inner: MemoryLedger) -> None:
+        self.steps: list[str] = []
+        self.away: set[str] = set()
+        self.lost: set[str] = set()
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        step = getattr(self._inner, name)
+        if name not in STEPS:
+            return step
+
+        async def counted(*arguments: Any) -> Any:
+            self.steps.append(name)
+            if name in self.away:
+                raise StoreUnavailable("away")
+            result = await step(*arguments)
+            if name in self.lost:
+                raise StoreUnavailable("the reply was lost")
+            return result
+
+        return counted
+
+
+STEPS = frozenset({"admit", "extend", "settle", "cancel", "renew", "reap"})
 
 
 class Listener:
@@ -225,7 +255,8 @@ class World:
     def __init__(self, config: Settings | None = None) -> None:
         self.clock = Clock()
         config = config or settings()
-        self.ledger = MemoryLedger(self.clock.now_us)
+        self.memory = MemoryLedger(self.clock.now_us)
+        self.ledger = FaultyLedger(self.memory)
         self.providers = {p: ScriptedProvider(self.clock) for p in config.providers}
         for provider in self.providers.values():
             provider.script = [ok()]
@@ -246,6 +277,8 @@ class World:
         api_key: str = "sk-acme",
         client: Listener | None = None,
         idempotency_key: str | None = None,
+        wait: float | None = None,
+        timeout: float | None = None,
         **body: Any,
     ) -> Listener:
         """One chat call, as the edge would make it."""
@@ -260,6 +293,8 @@ class World:
             started=self.clock.monotonic(),
             idempotency_key=idempotency_key,
             fingerprint=openai.fingerprint("POST", Kind.CHAT.path, raw) if idempotency_key else None,
+            wait=wait,
+            timeout=timeout,
         )
         await self.gateway.complete(caller, request, client)
         return client
@@ -269,6 +304,6 @@ class World:
         caller = self.gateway.authenticate("sk-acme")
         assert not isinstance(caller, Refusal)
         limits = self.gateway.admission.limits_of(caller)
-        readings = await self.ledger.read_budgets(limits.budgets, "acme")
+        readings = await self.memory.read_budgets(limits.budgets, "acme")
         day = next(r for r in readings if r.period == "day")
         return day.spent, day.held

@@ -277,6 +277,21 @@ def test_c9_a_too_long_input_goes_to_the_larger_model_or_is_passed_on() -> None:
     assert after(failed(A, Fault.RESET), failed(A, Fault.RESET), too_long, larger=True) == PassOn()
 
 
+def test_c9_the_larger_models_route_is_taken_and_its_own_refusal_passed_on() -> None:
+    """Its first target follows at once, no retry token needed; it may find the input too long as well."""
+    too_long = failed(A, Fault.CONTEXT_LENGTH)
+
+    def after(*tried: Tried, targets: tuple[Target, ...] = (B, C)) -> Step:
+        route = Route(targets)
+        return next_step(route, tried, RETRY, now_us=NOW, deadline_us=FAR, draw=0.0, may_repeat=lambda _: False)
+
+    assert after(too_long) == Try(B)
+    assert after(too_long, failed(B, Fault.CONTEXT_LENGTH)) == PassOn()
+    assert after(too_long, failed(B, Fault.RESET)) == Try(C)
+    assert after(too_long, targets=()) == PassOn()
+    assert after(failed(A, Fault.RESET), failed(A, Fault.RESET), too_long) == PassOn()
+
+
 def test_c6_nothing_follows_once_a_byte_has_gone_to_the_client() -> None:
     """Half an answer can't be taken back."""
     tried = [failed(A, Fault.RESET)]
