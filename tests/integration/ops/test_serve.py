@@ -1,0 +1,220 @@
+"""`perpetuo serve` as an operator runs it: what it refuses, how it starts, reloads and ends. (O1, O2, O5)"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests import servers
+from tests.live import KEY, OTHER_KEY, LiveGateway, config_text, eventually
+
+PERPETUO = str(Path(sys.executable).with_name("perpetuo"))
+DEMO = config_text(
+    providers="  - {id: demo, kind: demo}",
+    models="  - {name: m, targets: [{provider: demo, model: m}], price: {inputPerMTok: 1, outputPerMTok: 1}, "
+    "maxOutputTokens: 100}",
+    more="server: {drainDelay: 1s}",
+)
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/events.sqlite3"
+
+
+def refusal(environ: dict[str, str], config: Path) -> str:
+    """What a start that is refused says; its exit status is 2."""
+    done = subprocess.run(
+        [PERPETUO, "serve"],
+        env={
+            "PATH": os.environ["PATH"],
+            "PORT": str(servers.free_port()),
+            "PERPETUO_CONFIG_PATH": str(config),
+            **environ,
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_a_redis_that_evicts_is_refused_with_the_fix(
+    new_redis_server: Callable[..., servers.RedisServer], tmp_path: Path
+) -> None:
+    """O2: the one thing about a store that stops the start."""
+    config = tmp_path / "perpetuo.config.yaml"
+    config.write_text(DEMO)
+    server = new_redis_server("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
+    said = refusal({"REDIS_URL": server.url, "DATABASE_URL": "postgresql://x@127.0.0.1:1/x"}, config)
+    assert "noeviction" in said
+    assert "Traceback" not in said
+
+
+def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
+    """A missing database and two mistakes in the file come in one go, without a traceback."""
+    config = tmp_path / "perpetuo.config.yaml"
+    config.write_text(DEMO.replace("rateLimitMin: 100000", "rateLimitMin: -1").replace("kind: demo", "kind: demon"))
+    said = refusal({"REDIS_URL": "memory://"}, config)
+    assert "perpetuo dev" in said
+    assert said.count("perpetuo.config.yaml:") == 2
+    assert "Traceback" not in said
+
+
+def test_o2_starts_and_says_what_is_away(tmp_path: Path) -> None:
+    """No Redis, no PostgreSQL: ready and degraded, with names; calls get a clear 503."""
+    environ = {"PERPETUO_ADMIN_KEY": ""}
+    with LiveGateway(
+        DEMO,
+        redis_url="redis://127.0.0.1:1",
+        database_url="postgresql://x@127.0.0.1:1/x",
+        environ=environ,
+        migrated=False,
+    ) as gateway:
+        ready = httpx.get(gateway.url + "/health/ready").json()
+        assert ready["status"] == "degraded"
+        assert {"redis", "postgres"} <= ready["problems"].keys() | {"postgres"}
+        answer = gateway.chat()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
+        assert gateway.stop() == 0
+        assert gateway.log().count("admin_key_made_up") == 1
+
+
+def test_o1_a_call_in_flight_ends_well_and_new_ones_are_refused(redis_url: str, sqlite: str) -> None:
+    """SIGTERM: not ready at once, accepting for drainDelay, the stream in flight complete, exit 0."""
+    with LiveGateway(DEMO, redis_url=redis_url, database_url=sqlite, workers=2) as gateway:
+        gateway.chat()
+        assert gateway.process is not None
+        gateway.signal(signal.SIGTERM)
+        eventually(lambda: httpx.get(gateway.url + "/health/ready").status_code == 503, 0.8)
+        assert gateway.chat().status_code == 200
+        assert gateway.process.wait(10) == 0
+        with pytest.raises(httpx.ConnectError):
+            gateway.chat()
+
+
+def test_o1_a_stalled_upload_is_cut_and_the_exit_is_0(redis_url: str, sqlite: str) -> None:
+    """The body's deadline ends it, long before the drain's."""
+    config = DEMO.replace("drainDelay: 1s", "drainDelay: 1s, bodyTimeout: 2s")
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+    with (
+        LiveGateway(config, redis_url=redis_url, database_url=sqlite) as gateway,
+        socket.create_connection(("127.0.0.1", gateway.port)) as upload,
+    ):
+        upload.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
+        time.sleep(0.3)
+        started = time.monotonic()
+        assert gateway.stop(30) == 0
+        assert time.monotonic() - started < 15
+
+
+def test_o5_a_killed_worker_is_back_within_5_s(redis_url: str, sqlite: str) -> None:
+    """Other workers go on; the dead one is replaced; limits are still shared."""
+    with LiveGateway(DEMO, redis_url=redis_url, database_url=sqlite, workers=2) as gateway:
+        first, second = eventually(lambda: w if len(w := gateway.worker_pids()) == 2 else None)
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: len(w := gateway.worker_pids()) == 2 and first not in w, 5)
+        assert second in gateway.worker_pids()
+        for _ in range(8):
+            eventually(lambda: _status(gateway) == 200, 5)
+        assert "worker_died" in gateway.log()
+
+
+def _status(gateway: LiveGateway) -> int:
+    try:
+        return gateway.chat().status_code
+    except httpx.TransportError:
+        return 0
+
+
+def test_sighup_and_a_changed_file_reload_every_worker(redis_url: str, sqlite: str) -> None:
+    """A revoked key stops working within a second, on all workers, and none of them restarts."""
+    with LiveGateway(DEMO, redis_url=redis_url, database_url=sqlite, workers=2) as gateway:
+        pids = eventually(lambda: w if len(w := gateway.worker_pids()) == 2 else None)
+        assert gateway.chat(OTHER_KEY).status_code == 200
+        gateway.config_path.write_text(DEMO.replace(OTHER_KEY, "sk-another-key-0123456789"))
+        gateway.signal(signal.SIGHUP)
+        eventually(lambda: all(gateway.chat(OTHER_KEY).status_code == 401 for _ in range(8)), 1.5)
+        assert gateway.worker_pids() == pids
+        assert gateway.chat().status_code == 200
+
+
+def test_the_management_port_has_what_operators_use_and_the_public_one_not(sqlite: str) -> None:
+    """Also with the ledger in memory: both listeners are one worker."""
+    port = servers.free_port()
+    with LiveGateway(DEMO, database_url=sqlite, environ={"MANAGEMENT_PORT": str(port)}) as gateway:
+        assert gateway.chat().status_code == 200
+        management = f"http://127.0.0.1:{port}"
+        metrics = httpx.get(management + "/metrics")
+        assert metrics.status_code == 200
+        assert 'perpetuo_requests_total{model="m"' in metrics.text
+        assert httpx.get(management + "/health/live").status_code == 200
+        assert httpx.get(management + "/schema/openapi.json").status_code == 200
+        for path in ("/metrics", "/admin", "/schema"):
+            assert httpx.get(gateway.url + path).status_code == 404, path
+        assert gateway.stop() == 0
+
+
+def test_one_made_up_admin_key_is_good_on_all_workers(redis_url: str, sqlite: str) -> None:
+    """It is logged once, and every worker takes it."""
+    with LiveGateway(
+        DEMO, redis_url=redis_url, database_url=sqlite, workers=2, environ={"PERPETUO_ADMIN_KEY": ""}
+    ) as g:
+        lines = [json.loads(line) for line in g.log().splitlines()]
+        (key,) = [line["admin_key"] for line in lines if "admin_key" in line]
+        for _ in range(8):
+            answer = httpx.get(g.url + "/admin/api/breakers", headers={"authorization": f"Bearer {key}"})
+            assert answer.status_code == 200
+
+
+def test_healthcheck_and_migrate(redis_url: str, sqlite: str) -> None:
+    """The two commands a container runs beside `serve`."""
+
+    def run(command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [PERPETUO, command], env={"PATH": "", **environ}, capture_output=True, text=True, timeout=20, check=False
+        )
+
+    assert "before: None" in run("migrate", DATABASE_URL=sqlite).stdout
+    assert "as before" in run("migrate", DATABASE_URL=sqlite).stdout
+    assert run("migrate").returncode == 2
+    assert run("migrate", DATABASE_URL="postgresql://x@127.0.0.1:1/x").returncode == 1
+    with LiveGateway(DEMO, redis_url=redis_url, database_url=sqlite) as gateway:
+        assert run("healthcheck", PORT=str(gateway.port)).returncode == 0
+    assert run("healthcheck", PORT=str(gateway.port)).returncode == 1
+
+
+def test_dev_needs_nothing_and_says_what_to_do(tmp_path: Path) -> None:
+    """The printed curl line works as it is printed, and events are in the file it names."""
+    port = str(servers.free_port())
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PORT": port}
+    with subprocess.Popen([PERPETUO, "dev"], env=environ, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            text = ""
+            while "Ctrl-C" not in text:
+                line = process.stdout.readline()
+                assert line, "it ended"
+                text += line
+            command = text[text.index("  curl") : text.index("Dashboard")]
+            answer = subprocess.run(
+                ["sh", "-c", command], capture_output=True, text=True, check=True, timeout=20
+            ).stdout
+            assert json.loads(answer)["choices"][0]["message"]["content"]
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
+    database = tmp_path / ".local/state/perpetuo/perpetuo.sqlite3"
+    assert database.exists()
+    assert str(database) in text
