@@ -13,15 +13,16 @@ local function other_day(event, day)
 end
 
 local now, run, id = clock(ARGV[1]), ARGV[2], ARGV[3]
-local record = call('GET', KEYS[4])
+local found = call('MGET', KEYS[4], KEYS[1], KEYS[2])
+local record = found[1]
 if record then
   local state = seen(record, now)
   if state == 'H' then return string.match(record, '\n([^\n]*)') end
   if state then return {'cancelled'} end
 end
 if ARGV[7] == '0' then return {'no_room'} end
-local life, stamp, quiet = shard(KEYS[1], run, now)
-if ARGV[8] == '1' and call('GET', KEYS[2]) ~= life then return {'unseeded'} end
+local life, stamp, quiet = shard(KEYS[1], found[2], run, now)
+if ARGV[8] == '1' and found[3] ~= life then return {'unseeded'} end
 
 local nr, nc, nb = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local kc = 4 + nr
@@ -116,22 +117,24 @@ for i = 1, nb do
 end
 for i = 1, nr do
   local key, limit, window = KEYS[4 + i], tonumber(ARGV[14 + 2 * i]), tonumber(ARGV[15 + 2 * i])
-  local alive, edge = 0, at - window
-  if newest[i] and newest[i] > edge then
-    alive = call('LLEN', key)
-    if tonumber(call('LINDEX', key, -1)) <= edge then
-      local low, high = 0, alive - 1                 -- entry `low` is in the window, entry `high` is not
-      while high - low > 1 do
-        local middle = math.floor((low + high) / 2)
-        if tonumber(call('LINDEX', key, middle)) > edge then low = middle else high = middle end
-      end
-      alive = high
-    end
+  local alive, edge = call('LPUSH', key, text(at)), at - window
+  if alive > limit then
+    call('LTRIM', key, 0, limit - 1)
+    alive = limit
   end
-  call('LPUSH', key, text(at))
-  call('LTRIM', key, 0, limit - 1)
-  call('PEXPIRE', key, ms(window + at - now))
-  rest[i] = text(math.max(0, limit - alive - 1))
+  if alive > 1 and tonumber(call('LINDEX', key, -1)) <= edge then
+    local low, high = 0, alive - 1                 -- entry `low` is in the window, entry `high` is not
+    while high - low > 1 do
+      local middle = math.floor((low + high) / 2)
+      if tonumber(call('LINDEX', key, middle)) > edge then low = middle else high = middle end
+    end
+    alive = high
+  end
+  -- The first admission of each stretch of one window sets a TTL of two: it outlasts all others of the stretch.
+  if not newest[i] or math.floor(newest[i] / window) ~= math.floor(at / window) then
+    call('PEXPIRE', key, ms(2 * window + at - now))
+  end
+  rest[i] = text(limit - alive)
 end
 local ending = text(now + tonumber(ARGV[6]))
 for i = 1, nc do

@@ -6,8 +6,9 @@ local nc, nr, nb = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local kr = 4 + nc
 local kb = kr + nr
 call('ZREM', KEYS[1], id)
-shard(KEYS[3], run, now)
-local record = call('GET', KEYS[2])
+local found = call('MGET', KEYS[3], KEYS[2])
+shard(KEYS[3], found[1], run, now)
+local record = found[2]
 local state, amount, _, at, fence = seen(record, now)
 if state == 'T' then return 0 end
 if state then

@@ -24,22 +24,23 @@ local function clock(given)
 end
 
 -- The shard's life: which run of Redis its data belongs to, and since when. A new one begins when the key is gone
--- (data lost, FLUSHALL) or names another run (restart, failover). Returns its name and the pulse.
-local function shard(key, run, now)
-  local l = call('HMGET', key, 'life', 'stamp', 'quiet')
-  local life = l[1]
+-- (data lost, FLUSHALL) or names another run (restart, failover). `found` is what the key holds:
+-- "<life> <stamp or -> <quiet until>". Returns the life's name and the pulse.
+local function shard(key, found, run, now)
+  local life, stamp, quiet
+  if found then life, stamp, quiet = string.match(found, '^(%S+) (%S+) (%d+)') end
   if not life or string.sub(life, 1, #run) ~= run then
-    life = run .. '-' .. text(now)
-    call('HSET', key, 'life', life)
+    life, stamp, quiet = run .. '-' .. text(now), stamp or '-', quiet or '0'
+    call('SET', key, life .. ' ' .. stamp .. ' ' .. quiet)
   end
-  return life, tonumber(l[2]), tonumber(l[3] or '0')
+  return life, tonumber(stamp), tonumber(quiet)
 end
 
 -- Stamp the shard; a gap since the last stamp begins a quiet lease. Returns the pulse as it is now.
-local function beat(key, stamp, quiet, now)
+local function beat(key, life, stamp, quiet, now)
   if not stamp or now - stamp > GAP then quiet = now + LEASE end
   stamp = math.max(now, stamp or now)
-  call('HSET', key, 'stamp', text(stamp), 'quiet', text(quiet))
+  call('SET', key, life .. ' ' .. text(stamp) .. ' ' .. text(quiet))
   return stamp, quiet
 end
 

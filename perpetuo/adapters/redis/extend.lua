@@ -6,8 +6,9 @@ local now, run, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local nc, nb = tonumber(ARGV[7]), tonumber(ARGV[8])
 local kb = 4 + nc
 also_when_full(KEYS[1])
-local life = shard(KEYS[3], run, now)
-local record = call('GET', KEYS[2])
+local found = call('MGET', KEYS[3], KEYS[2])
+local life = shard(KEYS[3], found[1], run, now)
+local record = found[2]
 local state, amount = seen(record, now)
 if state ~= 'H' then
   if not state and ARGV[5] ~= life then return {'unseeded'} end

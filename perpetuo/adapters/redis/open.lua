@@ -1,7 +1,7 @@
 -- open: add what SQL says was spent, and open the shard's budgets.
 -- KEYS  life seeded seeding | budget*   ARGV  now run token | sum*
-call('HDEL', KEYS[1], '')   -- lets the rest run when Redis is full
-local life = shard(KEYS[1], ARGV[2], clock(ARGV[1]))
+call('PERSIST', KEYS[1])   -- lets the rest run when Redis is full
+local life = shard(KEYS[1], call('GET', KEYS[1]), ARGV[2], clock(ARGV[1]))
 if call('GET', KEYS[2]) == life then return 1 end
 if call('GET', KEYS[3]) ~= ARGV[3] then return 0 end
 for i = 4, #KEYS do

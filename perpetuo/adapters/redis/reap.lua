@@ -5,7 +5,7 @@
 local now, run, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local nc, nb = tonumber(ARGV[4]), tonumber(ARGV[5])
 also_when_full(KEYS[1])
-local _, stamp, quiet = shard(KEYS[3], run, now)
+local _, stamp, quiet = shard(KEYS[3], call('GET', KEYS[3]), run, now)
 local ending = tonumber(call('ZSCORE', KEYS[1], id) or nil)
 if not ending or now < ending or not trusted(stamp, quiet, now) then return false end
 call('ZREM', KEYS[1], id)

@@ -4,8 +4,8 @@
 -- Answers {are the budgets open, then for each call: 0 fine, 1 reaped meanwhile, 2 lost}.
 local now, run = clock(ARGV[1]), ARGV[2]
 also_when_full(KEYS[3])
-local life, stamp, quiet = shard(KEYS[1], run, now)
-beat(KEYS[1], stamp, quiet, now)
+local life, stamp, quiet = shard(KEYS[1], call('GET', KEYS[1]), run, now)
+beat(KEYS[1], life, stamp, quiet, now)
 local answer = {0}
 if call('GET', KEYS[2]) == life then answer[1] = 1 end
 local k, a = 4, 3

@@ -6,7 +6,7 @@ local now, run, id, amount = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local nc, nb = tonumber(ARGV[12]), tonumber(ARGV[13])
 local kb = 3 + nc
 also_when_full(KEYS[1])
-local life = shard(KEYS[3], run, now)
+local life = shard(KEYS[3], call('GET', KEYS[3]), run, now)
 if seen(call('GET', KEYS[2]), now) or ARGV[5] == life then return 0 end
 call('SET', KEYS[2], 'H 0 ' .. amount .. ' ' .. ARGV[5] .. ' ' .. ARGV[6] .. ' ' .. ARGV[7] .. '\n'
   .. ARGV[8] .. '\n' .. ARGV[9] .. '\n' .. ARGV[10])

@@ -4,8 +4,8 @@
 -- KEYS  life seeded seeding events | budget*
 -- ARGV  now run token lock-ms group
 -- Answers the last entry of the stream, or nothing: open already, or sealed by somebody else.
-call('HDEL', KEYS[1], '')   -- lets the rest run when Redis is full
-local life = shard(KEYS[1], ARGV[2], clock(ARGV[1]))
+call('PERSIST', KEYS[1])   -- lets the rest run when Redis is full
+local life = shard(KEYS[1], call('GET', KEYS[1]), ARGV[2], clock(ARGV[1]))
 if call('GET', KEYS[2]) == life then return false end
 local holder = call('GET', KEYS[3])
 if holder and holder ~= ARGV[3] then return false end

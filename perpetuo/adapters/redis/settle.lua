@@ -58,8 +58,9 @@ local function finish(idem, answers, kept, a)
   return 1
 end
 
-local life = shard(KEYS[3], run, now)
-local record = call('GET', KEYS[2])
+local found = call('MGET', KEYS[3], KEYS[2])
+local life = shard(KEYS[3], found[1], run, now)
+local record = found[2]
 local state, amount, admitted_in, at = seen(record, now)
 if state == 'T' then
   local stored, revision = string.match(record, '^T %d+ (%d) (%d)')

@@ -39,7 +39,7 @@ class RedisWorld:
         await self.store.execute(b"FLUSHALL")
         life = f"{self.store.epoch}-{next(_lives)}"
         for shard in range(keys.SHARDS):
-            await self.store.execute(b"HSET", keys.life(keys.shard_prefix(shard)), b"life", life)
+            await self.store.execute(b"SET", keys.life(keys.shard_prefix(shard)), f"{life} - 0")
 
     async def seed(self, tenant: str, sums: Sequence[WindowSum]) -> None:
         spent: dict[tuple[str, str], int] = defaultdict(int)
