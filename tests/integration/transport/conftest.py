@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,41 @@ import pytest
 
 from perpetuo.adapters.providers.transport.httpx_transport import HttpxUpstream
 from perpetuo.adapters.providers.transport.llhttp import LlhttpUpstream
-from perpetuo.adapters.providers.transport.wire import Phases, Upstream, UpstreamRequest
+from perpetuo.adapters.providers.transport.wire import Exchange, Phases, Upstream, UpstreamRequest
+from perpetuo.domain.model.upstream import Abort, UpstreamFailure
 
 POST = UpstreamRequest(b"POST", b"/v1/chat?x=1", ((b"content-type", b"application/json"),), b'{"a":1}')
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+MEGABYTE = 1 << 20
 
 MakeUpstream = Callable[..., Upstream]
 
 
 def phases(*, connect: float = 3.0, head: float | None = 5.0, idle: float | None = 5.0, total: float = 20.0) -> Phases:
     return Phases(connect, head, idle, time.monotonic() + total)
+
+
+async def call(upstream: Upstream, request: UpstreamRequest = POST, within: Phases | None = None) -> bytes:
+    exchange = await upstream.open(request, within or phases(), Abort())
+    return await exchange.read(MEGABYTE)
+
+
+async def failure_of(awaitable: Awaitable[Any]) -> UpstreamFailure:
+    with pytest.raises(UpstreamFailure) as caught:
+        await awaitable
+    return caught.value
+
+
+async def drain(exchange: Exchange) -> tuple[bytes, UpstreamFailure | None]:
+    """All that came, and how it ended."""
+    whole = b""
+    try:
+        while (piece := await exchange.chunk()) is not None:
+            whole += piece
+    except UpstreamFailure as failure:
+        return whole, failure
+    return whole, None
 
 
 @pytest.fixture(params=["llhttp", "llhttp-uvloop", "httpx"])
