@@ -50,8 +50,8 @@ def rss_mib(pid: int) -> float:
 def pin(pid: int, core: int) -> None:
     """Keep the tree, and what it starts from now on, on one core."""
     for member in tree(pid):
-        for thread in os.listdir(f"/proc/{member}/task"):
-            os.sched_setaffinity(int(thread), {core})
+        for thread in Path(f"/proc/{member}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {core})
 
 
 def described() -> str:

@@ -16,6 +16,7 @@ from perpetuo.domain.model.tenants import Limits
 from perpetuo.domain.ports import StoreUnavailable
 from perpetuo.entrypoints.http import intake
 from perpetuo.entrypoints.http.refusals import RefusedError
+from perpetuo.entrypoints.http.request_id import RequestIdMiddleware
 from perpetuo.entrypoints.http.wired import Caller, Container
 
 
@@ -189,5 +190,6 @@ account_router = Router(
     path="/v1",
     route_handlers=[list_models, get_model, get_key, get_request],
     dependencies={"caller": Provide(provide_caller)},
+    middleware=[RequestIdMiddleware()],
     tags=["Account"],
 )

@@ -21,7 +21,6 @@ from perpetuo.entrypoints.http.account import account_router
 from perpetuo.entrypoints.http.calls import Calls
 from perpetuo.entrypoints.http.health import live, metrics, ready
 from perpetuo.entrypoints.http.refusals import EXCEPTION_HANDLERS
-from perpetuo.entrypoints.http.request_id import RequestIdMiddleware
 from perpetuo.entrypoints.process.management import ManagementListener
 from perpetuo.entrypoints.process.worker import obey
 from perpetuo.entrypoints.worker import Worker
@@ -60,7 +59,6 @@ def _litestar(container: Container, handlers: list[Any], *, documented: bool) ->
         state=State({"container": container}),
         dependencies={"container": Provide(lambda: container, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
-        middleware=[RequestIdMiddleware()],
         openapi_config=OpenAPIConfig(title="Perpetuo", version=__version__) if documented else None,
         logging_config=None,
         request_max_body_size=1_048_576,

@@ -5,23 +5,25 @@ from typing import Any
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 
-from perpetuo.domain.model.chat import Kind
 from perpetuo.entrypoints.http import intake
 
 
+KEPT = "perpetuo.request_id"
+
+
 def request_id(scope: Any) -> str:
-    """The client's id for this request if it is sane, else a new one."""
-    given = intake.read_head(scope["headers"]).text(b"x-request-id")
-    if given is not None and intake.SANE_ID.match(given):
-        return given
-    return str(scope["litestar_app"].state.container.system.new_id())
+    """The client's id for this request if it is sane, else a new one; the same whoever asks."""
+    if KEPT not in scope:
+        given = intake.read_head(scope["headers"]).text(b"x-request-id")
+        sane = given is not None and intake.SANE_ID.match(given)
+        scope[KEPT] = given if sane else str(scope["litestar_app"].state.container.system.new_id())
+    return str(scope[KEPT])
 
 
 class RequestIdMiddleware(ASGIMiddleware):
     """For ordinary routes; the call path sets the header itself."""
 
     scopes = (ScopeType.HTTP,)
-    exclude_path_pattern = tuple(f"^{kind.path}$" for kind in Kind)
 
     async def handle(self, scope: Any, receive: Any, send: Any, next_app: Any) -> None:
         header = (b"x-request-id", request_id(scope).encode())
