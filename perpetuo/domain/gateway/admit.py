@@ -29,6 +29,7 @@ from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.money import usd
 from perpetuo.domain.model.settings import Settings
 from perpetuo.domain.model.tenants import Caller
+from perpetuo.domain.model.upstream import Abort
 from perpetuo.domain.policy.windows import CallerLimits, limits_of
 from perpetuo.domain.ports import Journal, Ledger, StoreUnavailable, System
 
@@ -57,8 +58,8 @@ class Admission:
         self._known: dict[str, KnownRefusal] = {}
         self._limits: dict[bytes, tuple[Caller, int, CallerLimits]] = {}
 
-    async def admit(self, prepared: Prepared) -> Admitted | Replay | Refusal:
-        """Ask the ledger; waits on an idempotency key in progress for as long as caller or config say."""
+    async def admit(self, prepared: Prepared, abort: Abort) -> Admitted | Replay | Refusal:
+        """Ask the ledger; waits on a key in progress as long as caller or config say, and the client is there."""
         known = self._refused_locally(prepared)
         if known is not None:
             return known
@@ -67,7 +68,7 @@ class Admission:
         until = self._system.monotonic() + wait
         while True:
             decision = await self._decide(prepared, request)
-            if decision is not ClaimRefused.IN_PROGRESS or self._system.monotonic() >= until:
+            if decision is not ClaimRefused.IN_PROGRESS or self._system.monotonic() >= until or abort.fired:
                 break
             await self._system.sleep(POLL_EVERY)
         if isinstance(decision, Admitted | Replay | Refusal):

@@ -84,7 +84,7 @@ class Gateway:
         route = self.dispatcher.route(prepared)
         if isinstance(route, Refusal):
             return await self._refuse(caller, request, route, client, prepared)
-        decision = await self.admission.admit(prepared)
+        decision = await self.admission.admit(prepared, client.abort)
         match decision:
             case Refusal():
                 await self._refuse(caller, request, decision, client, prepared)

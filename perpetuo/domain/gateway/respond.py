@@ -25,6 +25,10 @@ KEPT_ERRORS = frozenset({400, 404, 413, 422})
 """Provider refusals that are an answer, and kept under an idempotency key (I6)."""
 
 
+NOT_AGAIN = ("x-should-retry", "false")
+"""For SDKs, with a provider's refusal: it is an answer, and asking again gives the same."""
+
+
 class Responder:
     """The last step but one of a call: bytes to the client, the ending to the settler."""
 
@@ -44,9 +48,10 @@ class Responder:
             sent=good,
         )
         keepable = call.with_key and (good or answer.status in KEPT_ERRORS)
-        headers = (*answer.headers, ("content-type", answer.content_type), *call_headers(call))
+        told = call_headers(call) if good else (*call_headers(call), NOT_AGAIN)
+        headers = (*answer.headers, ("content-type", answer.content_type), *told)
         too_big = len(answer.body) > call.prepared.settings.idempotency.max_bytes
-        stored = StoredAnswer(answer.status, answer.content_type, call_headers(call), answer.body)
+        stored = StoredAnswer(answer.status, answer.content_type, told, answer.body)
         event, settled = await self._settler.settle(
             call, ended, stored if keepable and not too_big else None, too_big=keepable and too_big
         )

@@ -134,6 +134,7 @@ async def test_c9_a_refusal_on_content_is_passed_on() -> None:
     world.providers["a"].script = [bad(400, Fault.CLIENT_ERROR, code="content_filter")]
     seen = await world.call(max_tokens=5)
     assert (seen.status, seen.body) == (400, bad(400, Fault.CLIENT_ERROR, code="content_filter").body)
+    assert seen.headers["x-should-retry"] == "false"
     assert world.providers["b"].sent == []
     assert await world.spent() == (0, 0)
 

@@ -1,0 +1,240 @@
+"""Idempotency keys, seen from the caller: who runs, who waits, what is kept (I2, I4, I6, I7, I8, I9)."""
+
+import asyncio
+from typing import Any
+
+import attrs
+import pytest
+
+from perpetuo.domain.model.admission import UnknownOutcome
+from perpetuo.domain.model.errors import Reason
+from perpetuo.domain.model.settings import IdempotencySettings, Settings
+from perpetuo.domain.model.upstream import Answer, Ending, Fault, Outbound, UpstreamFailure
+from perpetuo.domain.model.usage import Usage
+from tests.unit.gateway.world import Listener, ScriptedStream, World, bad, ok, settings
+
+pytestmark = pytest.mark.anyio
+CHUNK = b"data: {}\n\n"
+SECOND = 1_000_000
+
+
+def keeping(**more: Any) -> Settings:
+    return settings(idempotency=IdempotencySettings(**more))
+
+
+def reason(seen: Listener) -> Reason:
+    assert seen.refusal is not None
+    return seen.refusal.reason
+
+
+async def running(world: World, **more: Any) -> tuple[asyncio.Event, "asyncio.Task[Listener]"]:
+    """A call with the key ``k`` that waits at its provider until the event is set."""
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def hold(out: Outbound) -> Any:
+        asked.set()
+        await go.wait()
+        return ok()
+
+    world.providers["a"].script = [hold, ok()]
+    task = asyncio.create_task(world.call(idempotency_key="k", **more))
+    await asked.wait()
+    return go, task
+
+
+async def test_i4_while_the_first_runs_others_get_409_with_a_second_to_wait() -> None:
+    """The SDK may try again by itself; nothing is sent, nothing is counted."""
+    world = World()
+    go, first = await running(world)
+    second = await world.call(idempotency_key="k")
+    assert (second.status, reason(second)) == (409, Reason.IDEMPOTENCY_IN_PROGRESS)
+    assert second.refusal is not None
+    assert second.refusal.retry_after_us == SECOND
+    go.set()
+    assert (await first).status == 200
+    assert (await world.call(idempotency_key="k")).headers["idempotent-replayed"] == "true"
+    assert len(world.providers["a"].sent) == 1
+
+
+@pytest.mark.parametrize("how", ["prefer", "config"])
+async def test_i4_who_waits_gets_the_replay(how: str) -> None:
+    """``Prefer: wait=N`` or the config's ``wait``: polls until the first is done."""
+    world = World(keeping(wait=5.0) if how == "config" else None)
+    go, first = await running(world)
+    waiting = asyncio.create_task(world.call(idempotency_key="k", wait=5.0 if how == "prefer" else None))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    go.set()
+    assert (await waiting).headers["idempotent-replayed"] == "true"
+    assert (await first).body == (await waiting).body
+    assert len(world.providers["a"].sent) == 1
+
+
+async def test_i4_waiting_ends_when_its_time_is_over() -> None:
+    """409 after so long, and no longer."""
+    world = World()
+    go, first = await running(world)
+    began = world.clock.us
+    assert reason(await world.call(idempotency_key="k", wait=2.0)) is Reason.IDEMPOTENCY_IN_PROGRESS
+    assert 2 * SECOND <= world.clock.us - began <= 2.2 * SECOND
+    go.set()
+    await first
+
+
+async def test_i4_nobody_waits_for_a_client_that_has_gone() -> None:
+    """Found: a client that left while it waited was waited for, and its call could still be run."""
+    world = World()
+    go, first = await running(world)
+    client = Listener()
+    slept = world.clock.sleep
+
+    async def leave(seconds: float) -> None:
+        client.abort.fire("client_gone")
+        await slept(seconds)
+
+    world.clock.sleep = leave  # type: ignore[method-assign]
+    began = world.clock.us
+    await world.call(idempotency_key="k", wait=50.0, client=client)
+    assert world.clock.us - began < SECOND
+    go.set()
+    await first
+
+
+# --- what is kept --------------------------------------------------------------------------------
+
+FAILED = UpstreamFailure(Fault.RESET, True, "scripted")
+
+
+@pytest.mark.parametrize(
+    ("script", "stream", "kept"),
+    [
+        (ok(), False, True),
+        (bad(400, Fault.CLIENT_ERROR), False, True),
+        (bad(404, Fault.CLIENT_ERROR), False, True),
+        (bad(413, Fault.CLIENT_ERROR), False, True),
+        (bad(422, Fault.CLIENT_ERROR), False, True),
+        (bad(400, Fault.CONTEXT_LENGTH), False, True),
+        (bad(401, Fault.CREDENTIAL), False, False),
+        (bad(429, Fault.RATE_LIMITED, retry_after_us=60 * SECOND), False, False),
+        (bad(500, Fault.SERVER_ERROR), False, False),
+        (FAILED, False, False),
+        (UpstreamFailure(Fault.TIMEOUT, True, "silent"), False, False),
+        (ScriptedStream([CHUNK], Usage(1, 1)), True, True),
+        (ScriptedStream([CHUNK], end=Ending.TRUNCATED), True, False),
+        (ScriptedStream([CHUNK], end=Ending.MALFORMED), True, False),
+        (ScriptedStream([CHUNK], failure=FAILED), True, False),
+    ],
+)
+async def test_i6_kept_are_complete_answers_and_refusals_that_are_answers(
+    script: Any, stream: bool, kept: bool
+) -> None:
+    """Everything worth retrying leaves the key free."""
+    world = World()
+    for provider in world.providers.values():
+        provider.script = [script]
+    first = await world.call(idempotency_key="k", stream=stream)
+    (event,) = world.notes.events
+    assert event.idempotency == ("stored" if kept else "not_stored")
+    world.clock.us += 120 * SECOND
+    for provider in world.providers.values():
+        provider.script = [ScriptedStream([CHUNK], Usage(1, 1)) if stream else ok()]
+    again = await world.call(idempotency_key="k", stream=stream)
+    assert ("idempotent-replayed" in again.headers) is kept
+    if kept:
+        assert (again.status, again.body) == (first.status, first.body)
+    else:
+        assert again.status == 200
+
+
+async def test_i6_a_refused_call_leaves_its_key_free() -> None:
+    """A rate limit hit with a key: later the same key runs."""
+    world = World()
+    await world.breakers.force("a", open_for_us=SECOND)
+    await world.breakers.force("b", open_for_us=SECOND)
+    assert (await world.call(idempotency_key="k")).status == 503
+    world.clock.us += 2 * SECOND
+    assert (await world.call(idempotency_key="k")).status == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_i9_an_answer_too_large_to_keep_says_so_and_is_never_run_again(stream: bool) -> None:
+    """``not_stored``, then 409 ``idempotency_not_stored``."""
+    world = World(keeping(max_bytes=100))
+    large: Answer | ScriptedStream = ScriptedStream([CHUNK] * 50, Usage(1, 1)) if stream else ok(text="x" * 200)
+    world.providers["a"].script = [large]
+    first = await world.call(idempotency_key="k", stream=stream)
+    assert first.status == 200
+    assert world.notes.events[0].idempotency == "not_stored"
+    if not stream:
+        assert first.headers["x-perpetuo-idempotency"] == "not_stored"
+    again = await world.call(idempotency_key="k", stream=stream)
+    assert (again.status, reason(again)) == (409, Reason.IDEMPOTENCY_NOT_STORED)
+    assert len(world.providers["a"].sent) == 1
+
+
+async def test_i9_a_tenants_share_is_its_own() -> None:
+    """The second answer has no room left: not stored, and says so."""
+    size = len(ok().body)
+    world = World(keeping(max_bytes_per_tenant=size))
+    assert (await world.call(idempotency_key="k1")).headers["x-perpetuo-idempotency"] == "stored"
+    assert (await world.call(idempotency_key="k2")).headers["x-perpetuo-idempotency"] == "not_stored"
+    assert reason(await world.call(idempotency_key="k2")) is Reason.IDEMPOTENCY_NOT_STORED
+
+
+async def test_a5_a_tenant_with_ttl_zero_keeps_nothing() -> None:
+    """``ttl: 0s``: the key guards a running call, no output rests anywhere."""
+    config = settings()
+    tenant = attrs.evolve(config.tenants["acme"], idempotency_ttl_us=0)
+    world = World(attrs.evolve(config, tenants={"acme": tenant}))
+    first = await world.call(idempotency_key="k")
+    again = await world.call(idempotency_key="k")
+    assert [s.headers["x-perpetuo-idempotency"] for s in (first, again)] == ["not_stored"] * 2
+    assert len(world.providers["a"].sent) == 2
+
+
+# --- a worker died -------------------------------------------------------------------------------
+
+
+async def dead_worker(world: World) -> None:
+    """A call with the key ``k`` whose worker died: its lease is over and nobody renewed it."""
+    go, first = await running(world)
+    first.cancel()
+    world.ledger.away = {"settle"}
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    world.ledger.away = set()
+    for _ in range(10):  # the shard's pulse goes on
+        world.clock.us += 8 * SECOND
+        await world.memory.renew([])
+    assert not go.is_set()
+
+
+async def test_i7_after_the_lease_a_retry_runs_again_and_says_so() -> None:
+    """``reexecuted`` in header and row; the dead run is charged at its hold."""
+    world = World()
+    await dead_worker(world)
+    again = await world.call(idempotency_key="k")
+    assert (again.status, again.headers["x-perpetuo-idempotency"]) == (200, "reexecuted")
+    assert world.notes.events[-1].idempotency == "reexecuted"
+    assert (await world.call(idempotency_key="k")).headers["idempotent-replayed"] == "true"
+
+
+async def test_i7_fail_never_runs_twice() -> None:
+    """``onUnknownOutcome: fail``: 409, and nothing is sent."""
+    world = World(keeping(on_unknown=UnknownOutcome.FAIL))
+    await dead_worker(world)
+    again = await world.call(idempotency_key="k")
+    assert (again.status, reason(again)) == (409, Reason.IDEMPOTENCY_OUTCOME_UNKNOWN)
+    assert len(world.providers["a"].sent) == 1
+
+
+async def test_i2_a_replay_uses_no_rate_and_no_money_and_is_noted() -> None:
+    """Counted by the minute like refusals, not as a call."""
+    world = World()
+    await world.call(idempotency_key="k")
+    before = await world.spent(), (await world.memory.read_usage("acme", ["acme"]))[0].admitted_last_minute
+    await world.call(idempotency_key="k")
+    after = await world.spent(), (await world.memory.read_usage("acme", ["acme"]))[0].admitted_last_minute
+    assert before == after
+    assert [note.reason for note in world.notes.refusals] == ["replayed"]
+    assert len(world.notes.events) == 1
