@@ -91,9 +91,7 @@ class Leases:
     async def _restore(self, hold: Hold) -> None:
         plan = self._plans.of_hold(hold)
         p = plan.prefix
-        scopes = Scopes(
-            hold.tenant, hold.concurrency, tuple((b.scope, b.window, b.window, 0) for b in hold.budgets)
-        )
+        scopes = Scopes(hold.tenant, hold.concurrency, tuple((b.scope, b.window, b.window, 0) for b in hold.budgets))
         names = [plan.holds, keys.call(p, hold.call), plan.life, *plan.in_flight, *plan.budgets]
         arguments: list[Any] = [hold.call, hold.amount, hold.epoch, hold.at_us, hold.fence, codec.line_of(hold)]
         arguments += [msgspec.json.encode(scopes), codec.encode_event(hold.abandoned), hold.lease_us]

@@ -135,9 +135,7 @@ class Pair:
             self.holds.insert(0, (expected.hold, found.hold))
 
     async def do_settle(self, number: int, charge: int, keep: Keep, stored: Any) -> None:
-        await self.of_hold(
-            number, lambda ledger, hold: ledger.settle(settlement(hold, charge, keep, stored), KEEPING)
-        )
+        await self.of_hold(number, lambda ledger, hold: ledger.settle(settlement(hold, charge, keep, stored), KEEPING))
 
     async def do_extend(self, number: int, extra: int) -> None:
         await self.of_hold(number, lambda ledger, hold: ledger.extend(hold, Nano(extra)))

@@ -1,0 +1,177 @@
+"""
+Would the tests notice a script that decides differently?
+
+Each mutant is one planted bug. It is run through the traces of `test_differential`, and at least one must differ.
+"""
+
+import asyncio
+from hashlib import sha1
+from typing import Any
+
+import pytest
+
+from perpetuo.adapters.redis import leases, ledger
+from perpetuo.adapters.redis.scripts import Script
+from perpetuo.domain.model.admission import LEASE_US, Keep
+from tests.contract.ledger_world import DAY, MINUTE, SECOND, answer, at_once, claim, day, month, rate
+from tests.integration.redis import test_differential as traces
+from tests.servers import RedisServer
+
+ALL = {
+    "admit": (ledger, "ADMIT"),
+    "settle": (ledger, "SETTLE"),
+    "extend": (ledger, "EXTEND"),
+    "cancel": (ledger, "CANCEL"),
+    "usage": (ledger, "USAGE"),
+    "renew": (leases, "RENEW"),
+    "restore": (leases, "RESTORE"),
+    "expired": (leases, "EXPIRED"),
+    "reap": (leases, "REAP"),
+}
+ALIVE = ("keep_alive", LEASE_US)
+LATE = ("settle", 0, 70)
+FREE = ("settle", 0, 10, Keep.FREE, None)
+OTHER = claim(fingerprint="x")
+STORE = ("settle", 0, 10, Keep.STORE, answer(b"x" * 15))
+
+
+def admit(*limits: Any, hold: int = 0, claim: Any = None, lower: bool = False) -> tuple[Any, ...]:
+    return ("admit", limits, hold, lower, claim)
+
+
+HISTORIES: list[list[Any]] = [
+    [admit(rate(2)), ("advance", SECOND), admit(rate(2)), admit(rate(2)), ("advance", MINUTE - SECOND), admit(rate(2))],
+    [admit(rate(2)), ("advance", -5 * SECOND), admit(rate(2)), ("advance", MINUTE), admit(rate(2))],
+    [admit(rate(1), rate(1, traces.BATCH)), admit(rate(1), rate(1, traces.BATCH))],
+    [admit(rate(3)), admit(rate(3)), ("cancel", 1, True), ("cancel", 1, True), admit(rate(3)), admit(rate(3))],
+    [admit(at_once(1)), ("advance", LEASE_US - 1), admit(at_once(1)), ("advance", 1), admit(at_once(1))],
+    [admit(day(100), hold=60), admit(day(100), hold=40), admit(day(100), hold=1), FREE, admit(day(100), hold=30)],
+    [admit(day(100), hold=60), ("extend", 0, 40), ("extend", 0, 40), ("extend", 0, 41), ("again", 0), FREE, FREE],
+    [admit(day(100), hold=60), ("advance", MINUTE), admit(day(100), hold=60), ("cancel", 1, True), ("settle", 0, 9)],
+    [admit(claim=claim()), admit(claim=claim()), FREE, admit(claim=OTHER), STORE, admit(claim=claim())],
+    [admit(claim=claim()), ("cancel", 0, False), ("again", 0), admit(claim=claim()), ("again", 0)],
+    [ALIVE, admit(claim=claim()), ALIVE, admit(claim=claim()), ("settle", 1, 5)],
+    [("keep_alive", MINUTE), admit(claim=claim()), ("advance", 2 * LEASE_US), ("renew", []), admit(claim=claim())],
+    [("keep_alive", MINUTE), admit(claim=claim()), ("advance", 2 * LEASE_US), ("reap",)],
+    [ALIVE, admit(month(150), hold=60), ALIVE, ("reap",), ("cancel", 0, False)],
+    [ALIVE, admit(day(100), hold=60), ("advance", 2 * SECOND), ("renew", [0]), ALIVE, ("reap",), LATE, LATE],
+    [admit(day(100), hold=60), ("lose", 1), LATE, ("advance", MINUTE), LATE, ("advance", DAY)],
+    traces.LATE_SETTLEMENT,
+    traces.LOST_AND_PUT_BACK,
+    traces.OVER_MIDNIGHT,
+    traces.SHARE,
+    traces.RENEWED_WITH_THE_CLOCK_BACK,
+    traces.KEY_TAKEN_AFTER_A_LOSS,
+    traces.RENEWED_AFTER_ITS_TOMBSTONE,
+    traces.USAGE_WITH_THE_CLOCK_BACK,
+]
+
+
+def complete(step: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (*step, Keep.FREE, None) if step[0] == "settle" and len(step) == 3 else step
+
+
+MUTANTS = {
+    "rate: one window old still counts": (
+        "admit",
+        "if edge and at - edge < window",
+        "if edge and at - edge <= window and wait + 1 > 0",
+        "wait = edge + window - now",
+        "wait = edge + window - now + 1",
+    ),
+    "rate: the log goes back with the clock": ("admit", "if t and t > at then at = t end", ""),
+    "rate: the last of equals is named": ("admit", "if wait > longest then", "if wait >= longest and wait > 0 then"),
+    "rate: every slot of the instant given back": ("cancel", "KEYS[kr + i], 1, at", "KEYS[kr + i], 0, at"),
+    "concurrency: an ended lease counts": ("admit", "'(' .. text(now), '+inf'", "text(now), '+inf'"),
+    "concurrency: the settled stay": ("settle", "for i = 1, nc do call('ZREM', KEYS[4 + i], id) end", ""),
+    "budget: what is held is ignored": ("admit", "limit - spent - tonumber(w[2] or '0')", "limit - spent"),
+    "budget: a full hold refused": ("admit", "if left < hold_min", "if left <= hold_min"),
+    "budget: the wrong day": (
+        "admit",
+        "if at >= tonumber(ARGV[a + 1]) then key",
+        "if at > tonumber(ARGV[a + 1]) then key",
+    ),
+    "budget: the row has the wrong day": ("admit", "event = other_day(event, ARGV[15])", ""),
+    "budget: hold not released": ("settle", "held = minus(amount)", "held = '0'"),
+    "budget: a late settlement charged in full": (
+        "settle",
+        "text(tonumber(charge) - tonumber(amount)), 2",
+        "charge, 2",
+    ),
+    "budget: settled twice": ("settle", "if state == 'T' then", "if false then"),
+    "budget: a lost call never charged": ("settle", "elseif ARGV[6] == life then", "elseif true then"),
+    "budget: charged again after its tombstone": ("settle", "elseif ARGV[6] == life then", "elseif false then"),
+    "budget: extending twice": ("extend", "whole - tonumber(amount)", "whole"),
+    "budget: a full extension refused": ("extend", "< more then", "<= more then"),
+    "budget: reaped for free": ("reap", "amount, minus(amount)", "'0', minus(amount)"),
+    "budget: a reaped call's cancel is ignored": ("cancel", "if state == 'R' then spent, held = held, '0' end", ""),
+    "call: tombstone ignored": ("admit", "if state then return {'cancelled'} end", ""),
+    "call: cancelled without a tombstone": ("cancel", "bury(KEYS[2], TOMBSTONE, now, 0, 1)", ""),
+    "call: a repeated admission counts": ("admit", "if state == 'H' then return", "if state == 'X' then return"),
+    "call: short memory after a loss": ("settle", "if admitted_in == life then", "if true then"),
+    "call: put back after its tombstone": (
+        "renew restore",
+        "elseif not state and ARGV[a + 2] ~= life",
+        "elseif not state",
+        " or ARGV[5] == life then",
+        " then",
+    ),
+    "key: another request replays": ("admit", "elseif c[2] ~= ARGV[ai + 1] then", "elseif false then"),
+    "key: fence lost": ("admit", "fence = c[3] + 1\n  elseif c[2]", "fence = 1\n  elseif c[2]"),
+    "key: claimed again though the store was away": ("admit", " or not trusted(stamp, quiet, now) then", " then"),
+    "key: stored by a run that lost it": ("settle", "if not ours(idem, id, fence, now) then return 0 end", ""),
+    "key: kept at a cancel": ("cancel", "free(idem, fence, now)", ""),
+    "key: stolen back after a loss": ("restore", "if not expires or now >= tonumber(expires) then", "if true then"),
+    "key: the tenant's share ignored": ("settle", "fits = total <= tonumber(ARGV[a + 7])", "fits = true"),
+    "key: the share never free again": ("settle", "total = total - tonumber", "total = total - 0 * tonumber"),
+    "pulse: leases always trusted": (
+        "expired reap",
+        "return stamp and now - stamp <= GAP and now >= quiet",
+        "return true",
+    ),
+    "pulse: a gap unnoticed": ("renew", "if not stamp or now - stamp > GAP then", "if not stamp then"),
+    "pulse: never stamped": ("renew", "beat(KEYS[1], life, stamp, quiet, now)", ""),
+    "lease: renewed to an earlier end": (
+        "renew",
+        "math.max(now + lease, tonumber(call('ZSCORE', holds, id) or '0'))",
+        "now + lease",
+    ),
+    "usage: counted from a clock that went back": ("usage", "> at - window then low", "> now - window then low"),
+}
+
+
+def mutated(script: Script, changes: tuple[str, ...]) -> Script:
+    text = script.body.decode()
+    for old, new in zip(changes[::2], changes[1::2], strict=True):
+        assert text.count(old) <= 1, f"{old!r} is in {script.name} more than once"
+        text = text.replace(old, new)
+    return Script(script.name, text.encode(), sha1(text.encode(), usedforsecurity=False).hexdigest().encode())
+
+
+def first_difference(url: str) -> int | None:
+    """The first history in which Redis and the policy differ."""
+    with asyncio.Runner() as runner:
+        for number, history in enumerate(HISTORIES):
+            try:
+                runner.run(traces.play(url, [complete(step) for step in history]))
+            except AssertionError:
+                return number
+    return None
+
+
+def test_the_scripts_as_they_are_differ_nowhere(redis_server: RedisServer) -> None:
+    """The traces are valid histories: without a planted bug nothing differs."""
+    assert first_difference(redis_server.url) is None
+
+
+@pytest.mark.parametrize("bug", MUTANTS)
+def test_a_planted_bug_is_caught(bug: str, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One wrong comparison, or one forgotten step, makes some history differ from the policy."""
+    names, *changes = MUTANTS[bug]
+    for name in names.split():
+        module, attribute = ALL[name]
+        script = getattr(module, attribute)
+        changed = mutated(script, tuple(changes))
+        assert changed.sha != script.sha, "the place to change is gone"
+        monkeypatch.setattr(module, attribute, changed)
+    assert first_difference(redis_server.url) is not None, bug
