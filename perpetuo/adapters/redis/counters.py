@@ -10,28 +10,17 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
-
 from perpetuo.adapters.redis import keys
 from perpetuo.adapters.redis.scripts import Script, load
 from perpetuo.adapters.redis.store import RedisStore, run, run_in_life
 from perpetuo.adapters.redis.stream import GROUP, Entry, acknowledge, entries_of
 from perpetuo.domain.model.money import Nano
-from perpetuo.domain.ports import StreamedEvent
+from perpetuo.domain.ports import Seal, StreamedEvent
 
 STATUS, SEAL, OPEN = load("status", "common"), load("seal", "common"), load("open", "common")
 SEALED = load("sealed")
 SEAL_MS = 5_000
 BATCH = 1_000
-
-
-@attrs.frozen
-class Seal:
-    """A shard this process is seeding: its token, and the last event before the seal."""
-
-    shard: int
-    token: str
-    last: bytes
 
 
 class RedisCounters:

@@ -1,0 +1,96 @@
+"""What does the core need of SQL? Nothing on the path of a call."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+
+from perpetuo.domain.model.events import Event, EventFilter, RefusalMinute, RefusalNote
+from perpetuo.domain.model.money import Nano
+from perpetuo.domain.ports.ledger import StreamedEvent
+
+
+@attrs.frozen
+class WindowSum:
+    """Spending of one scope in one window according to SQL."""
+
+    tenant: str
+    key_name: str | None
+    """``None``: the whole tenant."""
+    window: str
+    spent: Nano
+
+
+class EventStore(Protocol):
+    """
+    The table ``events`` and what can be asked of it.
+
+    Not on the path of any call. Away: each method raises `StoreUnavailable`; callers wait and retry.
+    """
+
+    async def write(self, events: Sequence[StreamedEvent]) -> int:
+        """
+        Upsert a batch by id, higher revisions win; returns how many were set aside in ``events_rejected``.
+
+        A row SQL can't take delays no other: the batch is bisected.
+        """
+        ...
+
+    async def write_refusals(self, notes: Sequence[RefusalNote]) -> None:
+        """Add to the by-the-minute rows of ``refusals``."""
+        ...
+
+    async def sums(self, tenant: str, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
+        """Σ cost of ``tenant`` and of each of its keys per window (``2026-11-23``, ``2026-11``), by ``budget_day``."""
+        ...
+
+    async def by_request_id(self, tenant: str, request_id: str) -> Event | None:
+        """The caller's own call, newest first when an id was used twice."""
+        ...
+
+
+@attrs.frozen
+class Admission:
+    """An admission as SQL remembers it, to seed a rate log with."""
+
+    tenant: str
+    key_name: str
+    at_us: int
+
+
+class EventHistory(Protocol):
+    """
+    What operators ask of SQL, and how it is kept in order. Not on the path of any call.
+
+    Away: each method raises `StoreUnavailable`, within seconds also when a table is locked.
+    """
+
+    async def latest(self, where: EventFilter, *, before: str | None = None, limit: int = 50) -> Sequence[Event]:
+        """Newest first; ``before`` is the id of the last row of the page before."""
+        ...
+
+    async def refusals(
+        self, since_us: int, tenant: str | None = None, *, limit: int = 1_000
+    ) -> Sequence[RefusalMinute]:
+        """Refusals by the minute, newest first."""
+        ...
+
+    async def spending(self, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
+        """`EventStore.sums` of every tenant at once."""
+        ...
+
+    async def recent_admissions(self, since_us: int) -> Sequence[Admission]:
+        """Calls admitted since then, oldest first."""
+        ...
+
+    async def maintain(self, now_us: int, retention_us: int) -> None:
+        """Make the coming days' partitions; drop what is older than ``retention_us``."""
+        ...
+
+    async def ping(self) -> None:
+        """Is SQL there, and migrated? `StoreUnavailable` says what is wrong."""
+        ...
+
+    def problem(self) -> str | None:
+        """What was wrong when SQL was last asked, in an operator's words; ``None``: nothing. No round trip."""
+        ...
