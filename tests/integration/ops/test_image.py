@@ -34,7 +34,8 @@ def test_the_image_can_be_built_and_runs(tmp_path: Path) -> None:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     stage = (ROOT / "Dockerfile").read_text().split("\nFROM ")[1].replace("\\\n", " ")
     places = {"/opt/perpetuo": str(image), "/build": str(tmp_path / "build"), "/dist": str(tmp_path / "dist")}
-    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    python = Path(os.environ.get("IMAGE_PYTHON", sys.executable)).parent  # the image's own is 3.13
+    environ = {**os.environ, "PATH": f"{python}:{os.environ['PATH']}"}
     for command in re.findall(r"^RUN (.*)$", stage, re.MULTILINE):
         command_here = re.sub("|".join(places), lambda found: places[found[0]], command)
         subprocess.run(["sh", "-ec", command_here], cwd=source, env=environ, check=True, timeout=400)
