@@ -25,3 +25,7 @@ class MemoryLogins:
         if len(self._logs) > MOST_ADDRESSES:
             del self._logs[next(iter(self._logs))]
         return wait
+
+    async def forget(self, address: str) -> None:
+        """Somebody at this address got in: what they mistyped before no longer counts."""
+        self._logs.pop(address, None)

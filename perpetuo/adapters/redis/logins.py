@@ -25,3 +25,7 @@ class RedisLogins:
         """Count an attempt; 0: go ahead, else µs until the next one is allowed (and this one does not count)."""
         now = self._now_us() if self._now_us else b""
         return int(await run(self._store, LOGIN, [keys.login(address)], [now, ATTEMPTS, WINDOW_US]))
+
+    async def forget(self, address: str) -> None:
+        """Somebody at this address got in: what they mistyped before no longer counts."""
+        await self._store.execute(b"DEL", keys.login(address))

@@ -68,11 +68,11 @@ def admission_from(row: sa.RowMapping) -> Admission:
     return Admission(row["tenant_id"], row["key_name"], micros(row["occurred_at"]))
 
 
-def refusal_minutes(since: datetime, tenant: str | None) -> sa.Select[Any]:
+def refusal_minutes(since: datetime, tenant: str | None, limit: int) -> sa.Select[Any]:
     statement = sa.select(refusals).where(refusals.c.minute >= since)
     if tenant is not None:
         statement = statement.where(refusals.c.tenant_id == tenant)
-    return statement.order_by(refusals.c.minute.desc(), refusals.c.last_at.desc())
+    return statement.order_by(refusals.c.minute.desc(), refusals.c.last_at.desc()).limit(limit)
 
 
 # --- sums ----------------------------------------------------------------------------------------

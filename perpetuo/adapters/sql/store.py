@@ -67,8 +67,10 @@ class SqlEventStore:
     async def latest(self, where: EventFilter, *, before: str | None = None, limit: int = 50) -> Sequence[Event]:
         return [queries.event_from(row) for row in await self._read(queries.latest(where, before, limit))]
 
-    async def refusals(self, since_us: int, tenant: str | None = None) -> Sequence[RefusalMinute]:
-        rows = await self._read(queries.refusal_minutes(moment(since_us), tenant))
+    async def refusals(
+        self, since_us: int, tenant: str | None = None, *, limit: int = 1_000
+    ) -> Sequence[RefusalMinute]:
+        rows = await self._read(queries.refusal_minutes(moment(since_us), tenant, limit))
         return [refusals.minute_from(row) for row in rows]
 
     async def spending(self, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:

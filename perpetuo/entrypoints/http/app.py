@@ -18,6 +18,7 @@ from perpetuo.adapters.environment import read as read_environment
 from perpetuo.bootstrap import Container, build
 from perpetuo.domain.model.chat import Kind
 from perpetuo.entrypoints.http.account import account_router
+from perpetuo.entrypoints.http.admin import admin_handlers
 from perpetuo.entrypoints.http.calls import Calls
 from perpetuo.entrypoints.http.health import live, metrics, ready
 from perpetuo.entrypoints.http.refusals import EXCEPTION_HANDLERS
@@ -30,17 +31,17 @@ def public_app(container: Container, *, management: bool) -> Litestar:
     """``/v1`` and health; with ``management`` also what operators use."""
     handlers: list[Any] = [*(_calls(kind, container) for kind in Kind), account_router, live, ready]
     if management:
-        handlers += _management_handlers()
+        handlers += _management_handlers(container)
     return _litestar(container, handlers, documented=management)
 
 
 def management_app(container: Container) -> Litestar:
     """What operators use, for a port of its own."""
-    return _litestar(container, [*_management_handlers(), live, ready], documented=True)
+    return _litestar(container, [*_management_handlers(container), live, ready], documented=True)
 
 
-def _management_handlers() -> list[Any]:
-    return [metrics]
+def _management_handlers(container: Container) -> list[Any]:
+    return [metrics, *admin_handlers(container)]
 
 
 def _calls(kind: Kind, container: Container) -> Any:

@@ -7,7 +7,6 @@ from litestar.middleware import ASGIMiddleware
 
 from perpetuo.entrypoints.http import intake
 
-
 KEPT = "perpetuo.request_id"
 
 

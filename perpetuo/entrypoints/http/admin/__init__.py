@@ -1,0 +1,25 @@
+"""
+The dashboard, for an operator with a pager: what is wrong, in seconds, and the buttons that help.
+
+    sessions   who is signed in: a signed cookie, no store
+    door       who may come in, how often one may try
+    signing    the sign-in page, and who asks on every other
+    look       what is seen: each part asks one store, and says when it is away
+    facts      domain values as dictionaries: JSON, and what templates show
+    acting     what can be changed
+    pages api  the routes
+"""
+
+from typing import Any
+
+from perpetuo.bootstrap import Container
+from perpetuo.entrypoints.http.admin.api import api_router
+from perpetuo.entrypoints.http.admin.door import Door
+from perpetuo.entrypoints.http.admin.pages import pages_router
+from perpetuo.entrypoints.http.admin.rendering import static_files
+
+
+def admin_handlers(container: Container) -> list[Any]:
+    """Everything below ``/admin``."""
+    door = Door(container)
+    return [static_files, pages_router(door), api_router(door)]

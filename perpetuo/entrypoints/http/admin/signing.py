@@ -1,0 +1,165 @@
+"""``/admin/login`` and ``/admin/logout``, and who is asking on every other page."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Annotated
+from urllib.parse import quote
+
+from litestar import Response, get, post
+from litestar.datastructures import Cookie
+from litestar.params import Dependency, Parameter
+
+from perpetuo.domain.model.errors import Reason, Refusal
+from perpetuo.entrypoints.http.admin.door import AnyRequest, Door, Operator, WrongKey, from_another_site, on_loopback
+from perpetuo.entrypoints.http.admin.rendering import page
+from perpetuo.entrypoints.http.admin.sessions import COOKIE, SESSION_SECONDS, SignedOut, is_token
+from perpetuo.entrypoints.http.errors import retry_headers, status_of
+from perpetuo.entrypoints.http.refusals import RefusedError
+
+TheDoor = Annotated[Door, Dependency(skip_validation=True)]
+TheOperator = Annotated[Operator, Dependency(skip_validation=True)]
+FORM_SECONDS = 10.0
+OWN_PATH = re.compile(r"/admin(?:[/?][!-\[\]-~]*)?")
+"""Where signing in may lead to: printable, ours, no backslash."""
+NOT_KEPT = "not_kept"
+
+WHY_SIGNED_OUT = {
+    SignedOut.EXPIRED.value: "Your session has ended after 12 hours. Sign in again.",
+    SignedOut.INVALID.value: "Your session is no longer valid. Sign in again.",
+    "out": "You are signed out.",
+    NOT_KEPT: (
+        "The key is right, but your browser did not keep the session: it does so over HTTPS, or for localhost."
+        " Use HTTPS, or a tunnel: ssh -L 3000:localhost:3000 and this host."
+    ),
+}
+
+
+class SignedOutError(Exception):
+    """Nobody is signed in; `to_sign_in` leads to the sign-in page."""
+
+    def __init__(self, why: SignedOut) -> None:
+        super().__init__(why.value)
+        self.why = why
+
+
+class ForbiddenError(Exception):
+    """Signed in, but not for this; the text says why."""
+
+
+# --- who asks ------------------------------------------------------------------------------------
+
+
+async def provide_operator(request: AnyRequest, door: TheDoor) -> Operator:
+    """Who asks for a page: a bearer key, else a session."""
+    key = await door.bearer(request)
+    if isinstance(key, WrongKey):
+        raise RefusedError(wrong_key(key))
+    if key is not None:
+        return Operator(key)
+    session = door.session(request)
+    if isinstance(session, SignedOut):
+        raise SignedOutError(session)
+    return Operator(session.key, session)
+
+
+async def provide_bearer(request: AnyRequest, door: TheDoor) -> Operator:
+    """Who asks ``/admin/api``: a bearer key only, so that no browser does it unasked."""
+    key = await door.bearer(request)
+    if key is None:
+        text = "/admin/api needs `Authorization: Bearer <admin key>`."
+        raise RefusedError(Refusal(Reason.INVALID_API_KEY, text))
+    if isinstance(key, WrongKey):
+        raise RefusedError(wrong_key(key))
+    return Operator(key)
+
+
+def wrong_key(wrong: WrongKey) -> Refusal:
+    if wrong.wait_us:
+        seconds = -(-wrong.wait_us // 1_000_000)
+        text = f"Too many wrong admin keys from this address. Try again in {seconds} s."
+        return Refusal(Reason.RATE_LIMIT_EXCEEDED, text, retry_after_us=wrong.wait_us)
+    return Refusal(Reason.INVALID_API_KEY, "This is not an admin key.")
+
+
+async def read_form(request: AnyRequest) -> dict[str, str]:
+    try:
+        async with asyncio.timeout(FORM_SECONDS):
+            form = await request.form()
+    except TimeoutError as error:
+        raise RefusedError(Refusal(Reason.REQUEST_TIMEOUT, "The form did not arrive in time.")) from error
+    return {name: value for name, value in form.items() if isinstance(value, str)}
+
+
+def check_form(request: AnyRequest, operator: Operator, form: Mapping[str, str]) -> None:
+    """Did this operator's own page send it? A bearer key needs no token: no browser adds it by itself."""
+    if from_another_site(request):
+        raise ForbiddenError("This form came from another site.")
+    if operator.session is not None and not is_token(operator.session, form.get("token", "")):
+        raise ForbiddenError("This form was not made for your session. Go back, load the page again and repeat.")
+
+
+# --- signing in and out --------------------------------------------------------------------------
+
+
+@get("/login")
+async def show_login(
+    request: AnyRequest, door: TheDoor, why: str = "", target: Annotated[str, Parameter(query="next")] = "/admin"
+) -> Response[str]:
+    if why == NOT_KEPT and not isinstance(door.session(request), SignedOut):
+        return see(own(target))
+    return _login_page(WHY_SIGNED_OUT.get(why), target, bad=why == NOT_KEPT)
+
+
+@post("/login", status_code=200)
+async def sign_in(request: AnyRequest, door: TheDoor) -> Response[str]:
+    form = await read_form(request)
+    target, key = own(form.get("next", "")), form.get("key", "").strip()
+    if from_another_site(request):
+        return _login_page("This form came from another site. Sign in here.", target, 403, bad=True)
+    if not key:
+        return _login_page("Enter an admin key.", target, 400, bad=True)
+    session = await door.sign_in(request, key)
+    if isinstance(session, WrongKey):
+        refusal = wrong_key(session)
+        return _login_page(refusal.message, target, status_of(refusal), bad=True, headers=dict(retry_headers(refusal)))
+    plain = on_loopback(request)
+    # a browser that does not keep a Secure cookie is told so, instead of being asked for the key for ever
+    answer = see(target if plain else f"/admin/login?why={NOT_KEPT}&next={quote(target, safe='')}")
+    answer.set_cookie(_cookie(session.text, SESSION_SECONDS, secure=not plain))
+    return answer
+
+
+@post("/logout", status_code=200)
+async def sign_out(request: AnyRequest, operator: TheOperator) -> Response[str]:
+    check_form(request, operator, await read_form(request))
+    answer = see("/admin/login?why=out")
+    answer.set_cookie(_cookie("", 0, secure=not on_loopback(request)))
+    return answer
+
+
+def to_sign_in(request: AnyRequest, error: SignedOutError) -> Response[str]:
+    """Back to what was asked for once signed in; a form that was sent is not sent again."""
+    target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    target = own(target) if request.method == "GET" else "/admin"
+    return see(f"/admin/login?why={error.why.value}&next={quote(target, safe='')}")
+
+
+def see(target: str) -> Response[str]:
+    return Response("", status_code=303, headers={"location": target}, media_type="text/plain")
+
+
+def own(target: str) -> str:
+    return target if OWN_PATH.fullmatch(target) else "/admin"
+
+
+def _cookie(text: str, seconds: int, *, secure: bool) -> Cookie:
+    return Cookie(
+        key=COOKIE, value=text, path="/admin", max_age=seconds, httponly=True, samesite="strict", secure=secure
+    )
+
+
+def _login_page(
+    message: str | None, target: str, status: int = 200, *, bad: bool = False, headers: dict[str, str] | None = None
+) -> Response[str]:
+    return page("login.html", status, headers, message=message, bad=bad, next=own(target))
