@@ -104,7 +104,7 @@ class Admission:
 
     def _request(self, prepared: Prepared) -> AdmitRequest:
         limits = self.limits_of(prepared.caller)
-        call = self._system.new_id()
+        call = prepared.request.call_id or self._system.new_id()
         return AdmitRequest(
             call=call,
             tenant=prepared.caller.tenant.id,

@@ -75,3 +75,5 @@ class CallRequest:
     """Hex SHA-256 over method, path and canonical body; set whenever there is an idempotency key."""
     wait: float | None = None
     """``Prefer: wait=N`` in seconds."""
+    call_id: str | None = None
+    """``request_id`` where the gateway made it: then it names the call too, which can be asked for while it runs."""

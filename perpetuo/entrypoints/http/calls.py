@@ -95,6 +95,7 @@ class Calls:
             idempotency_key=key,  # type: ignore[arg-type]
             fingerprint=fingerprint,
             wait=intake.wait_of(head),
+            call_id=client.request_id if client.request_id != head.text(b"x-request-id") else None,
         )
 
     def _address(self, scope: Any, head: intake.Head) -> str | None:

@@ -167,7 +167,7 @@ async def test_c1_connect_failures_in_a_row_open_the_breaker() -> None:
 async def test_c3_after_its_time_one_probe_decides() -> None:
     """The probe's success closes it for everybody."""
     world = World(alone(retry=attrs.evolve(settings().retry, attempts=1)))
-    world.providers["a"].script = [REFUSED] * 5 + [ok()]
+    world.providers["a"].script = [*[REFUSED] * 5, ok()]
     for _ in range(5):
         await world.call()
     world.clock.us += 30 * SECOND
