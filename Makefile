@@ -88,7 +88,8 @@ bench: $(DEV) ## CPU per request; writes bench/RESULTS.md
 # ------------------------------------------------------------------ checks
 
 .PHONY: check lint types imports dependencies generated format
-check: lint types imports dependencies generated ## everything CI looks at beside the tests
+check: $(DEV) ## everything CI looks at beside the tests
+	@$(MAKE) --keep-going --no-print-directory lint types imports dependencies generated
 
 lint: $(DEV)
 	@$(BIN)/ruff check .
