@@ -72,6 +72,16 @@ def test_the_life_of_a_request_names_functions() -> None:
     assert len([span for span in spans(text) if FUNCTION.fullmatch(span)]) > 30
 
 
+@pytest.mark.parametrize("folder", ["model", "policy", "gateway"])
+def test_the_architecture_names_every_module_of_the_domain(folder: str) -> None:
+    """The layout says which words, decisions and use cases there are: all of them, and no others."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    layout = re.search(rf"^    {folder}/ .*?: (.*?)(?=^    \w|^  \w)", page, re.MULTILINE | re.DOTALL)
+    assert layout is not None
+    modules = {path.stem for path in (ROOT / "perpetuo" / "domain" / folder).glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"\w+", layout[1])) == modules
+
+
 def test_variables_of_the_operations_page_are_read() -> None:
     """Each variable in the table is one that the environment module asks for, and none is left out."""
     source = Path(environment.__file__).read_text()
