@@ -30,6 +30,13 @@ _TEXTS_TOO_LONG = (
 _CODES_TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
 _CODES_UNPAID = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _LONGEST_WAIT_S = 86_400 * 31
+_LLAMA_BLAMES_ITSELF = {
+    "is too large to process": "context_length_exceeded",  # an embedding's input beyond the batch size
+    "input is not supported - hint": "unsupported_input",  # an image or audio for a model of text
+    "Failed to parse tools": "invalid_tools",
+    "Failed to parse messages": "invalid_messages",
+}
+"""What llama.cpp answers 500 to though the request is at fault, and what it should be called."""
 
 
 # --- usage ---------------------------------------------------------------------------------------
@@ -181,8 +188,9 @@ def _message_bytes(message: _Message) -> int:
 
 @attrs.frozen
 class ErrorReading:
-    """What a provider's error says. ``body`` is the envelope a client may see."""
+    """What a provider's error says. ``status`` is what it should have been; ``body`` the envelope a client may see."""
 
+    status: int
     fault: Fault
     code: str | None
     retry_after_us: int | None
@@ -191,12 +199,12 @@ class ErrorReading:
 
 def read_error(status: int, body: bytes, headers: Mapping[str, str], now_us: int) -> ErrorReading:
     """Read an answer that is no success. ``headers`` have lower-case names; ``now_us`` is for a Retry-After date."""
-    error = _error_object(body)
+    status, error = _rightly_blamed(status, _error_object(body))
     code = _code(error)
     fault = _fault(status, code, _string(error, "type"), _string(error, "message") or "")
     if fault is Fault.CONTEXT_LENGTH and not isinstance(error.get("code"), str):
         code = "context_length_exceeded"  # what OpenAI's clients look for
-    return ErrorReading(fault, code, _retry_after(headers, now_us), _envelope(status, fault, code, error))
+    return ErrorReading(status, fault, code, _retry_after(headers, now_us), _envelope(status, fault, code, error))
 
 
 def error_status(body: bytes) -> int:
@@ -217,6 +225,16 @@ def _fault(status: int, code: str | None, kind: str | None, message: str) -> Fau
             return Fault.CREDENTIAL if {code, kind} & _CODES_UNPAID else Fault.RATE_LIMITED
         case _:
             return Fault.SERVER_ERROR
+
+
+def _rightly_blamed(status: int, error: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """As 400 what a server took for its own failure: else one client's mistakes open the breaker for everybody."""
+    if status == 500 and error.get("code") == 500 and error.get("type") == "server_error":
+        message = _string(error, "message") or ""
+        for text, code in _LLAMA_BLAMES_ITSELF.items():
+            if text in message:
+                return 400, {**error, "type": "invalid_request_error", "code": code}
+    return status, error
 
 
 def _too_long(code: str | None, kind: str | None, message: str) -> bool:

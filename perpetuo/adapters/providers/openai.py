@@ -121,7 +121,7 @@ class OpenAIProvider:
     def _refused(self, status: int, body: bytes, headers: Mapping[str, str]) -> Answer:
         error = read_error(status, body, headers, self._now_us())
         return Answer(
-            status=status,
+            status=error.status,
             content_type=_JSON,
             headers=_passed_on(headers),
             body=error.body,

@@ -141,6 +141,40 @@ def test_c5_every_error_has_its_fault(status: int, body: Any, fault: Fault, code
     assert (reading.fault, reading.code) == (fault, code)
 
 
+LLAMA_500 = {
+    "input (5001 tokens) is too large to process. increase the physical batch size (current batch size: 512)": (
+        Fault.CONTEXT_LENGTH,
+        "context_length_exceeded",
+    ),
+    "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj": (
+        Fault.CLIENT_ERROR,
+        "unsupported_input",
+    ),
+    'Failed to parse tools: Expected \'tools\' to be an array, got "x"; tools = "x"': (
+        Fault.CLIENT_ERROR,
+        "invalid_tools",
+    ),
+}
+
+
+@pytest.mark.parametrize("message", LLAMA_500)
+def test_c5_one_client_with_a_too_long_text_does_not_take_llama_cpp_from_everybody(message: str) -> None:
+    """llama.cpp answers 500 to some requests that are at fault themselves: it looked broken, and its breaker opened."""
+    reading = error(500, {"error": {"code": 500, "message": message, "type": "server_error"}})
+    assert (reading.status, reading.fault, reading.code) == (400, *LLAMA_500[message])
+    shown = json.loads(reading.body)["error"]
+    assert (shown["type"], shown["code"], shown["message"]) == ("invalid_request_error", reading.code, message)
+
+
+def test_c5_a_500_of_anybody_else_stays_one() -> None:
+    """The same words without llama.cpp's members around them are no excuse."""
+    for body in (
+        {"message": "the index is too large to process"},
+        {"code": 500, "message": "x", "type": "server_error"},
+    ):
+        assert (error(500, {"error": body}).status, error(500, {"error": body}).fault) == (500, Fault.SERVER_ERROR)
+
+
 @pytest.mark.parametrize(
     "body",
     [
