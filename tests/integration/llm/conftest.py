@@ -1,19 +1,21 @@
 """A real model behind a real gateway, and the official SDK in front of it."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from tests.integration.llm.model import MODEL, ModelServer, NoModelError
-from tests.live import KEY, LiveGateway, config_text
+from tests.integration.llm.model import MODEL, ModelServer, NoModelError, Row
+from tests.live import KEY, LiveGateway, config_text, eventually
 from tests.servers import RedisServer
 
 WAIT = 50.0
 """Seconds an answer may take on a busy machine."""
+UNLIMITED_KEY = "sk-test-unlimited-0123456789"
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +50,12 @@ def gateway(model: ModelServer, database: Path) -> Iterator[LiveGateway]:
     price: {{inputPerMTok: 0.5, outputPerMTok: 1.5, cachedInputPerMTok: 0.25}}
     maxOutputTokens: 1024
 """,
+        more=f"""
+  - id: unlimited
+    plan: pro
+    limits: {{budgetDay: unlimited}}
+    apiKeys: ["{UNLIMITED_KEY}"]
+""",
     )
     redis = RedisServer()
     redis.start()
@@ -64,9 +72,33 @@ def client(gateway: LiveGateway) -> Iterator[OpenAI]:
 
 
 @pytest.fixture
+def unlimited(client: OpenAI) -> OpenAI:
+    """The SDK of a tenant without a budget: nothing is bounded for it, nor changed in what it sends."""
+    return client.with_options(api_key=UNLIMITED_KEY)
+
+
+@pytest.fixture
 async def async_client(gateway: LiveGateway) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0, timeout=WAIT) as sdk:
         yield sdk
+
+
+@pytest.fixture
+def recorded(database: Path) -> Callable[[str], Row]:
+    """The row of a call, by its request id."""
+
+    def look(request_id: str) -> Row | None:
+        with sqlite3.connect(database) as connection:
+            connection.row_factory = sqlite3.Row
+            found = connection.execute("select * from events where request_id = ?", (request_id,)).fetchall()
+        assert len(found) <= 1
+        return dict(found[0]) if found else None
+
+    def wait(request_id: str) -> Row:
+        row: Row = eventually(lambda: look(request_id))
+        return row
+
+    return wait
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

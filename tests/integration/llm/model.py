@@ -16,6 +16,8 @@ SCRIPT = Path(__file__).parents[3] / "scripts" / "language_model.py"
 MODEL = "smollm2"
 CONTEXT = 2048
 """Tokens of one call, in and out; the server is asked whether that is still so."""
+Row = dict[str, Any]
+"""A row of ``events``."""
 
 
 class NoModelError(RuntimeError):
