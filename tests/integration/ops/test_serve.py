@@ -174,7 +174,7 @@ def test_one_made_up_admin_key_is_good_on_all_workers(redis_url: str, sqlite: st
         lines = [json.loads(line) for line in g.log().splitlines()]
         (key,) = [line["admin_key"] for line in lines if "admin_key" in line]
         for _ in range(8):
-            answer = httpx.get(g.url + "/admin/api/breakers", headers={"authorization": f"Bearer {key}"})
+            answer = httpx.get(g.url + "/admin/api/overview", headers={"authorization": f"Bearer {key}"})
             assert answer.status_code == 200
 
 
