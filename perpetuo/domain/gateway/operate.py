@@ -71,7 +71,11 @@ async def force_breaker(
         "open_for_s": None if open_for_us is None else open_for_us // SECOND_US,
         "everywhere": everywhere,
     }
-    journal.log("warning", "admin_action", provider=provider, request_id=actor.request_id, **decision)
+    journal.log(
+        "warning", "admin_action", action=decision["action"], actor=actor.name, provider=provider, state=before,
+        seconds=decision["open_for_s"], request_id=actor.request_id, client_ip=actor.client_ip,
+        meaning="on all workers" if everywhere else "on this worker alone, until the store is back",
+    )  # fmt: skip
     return Done(everywhere, await _record(store, journal, _event(system, actor, provider, decision)))
 
 

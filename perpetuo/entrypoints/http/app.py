@@ -10,9 +10,7 @@ from typing import Any
 from litestar import Litestar, asgi
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
 
-from perpetuo import __version__
 from perpetuo.adapters.environment import Environment
 from perpetuo.adapters.environment import read as read_environment
 from perpetuo.bootstrap import Container, build
@@ -21,6 +19,7 @@ from perpetuo.entrypoints.http.account import account_router
 from perpetuo.entrypoints.http.admin import admin_handlers
 from perpetuo.entrypoints.http.calls import Calls
 from perpetuo.entrypoints.http.health import live, metrics, ready
+from perpetuo.entrypoints.http.openapi import schema_handlers
 from perpetuo.entrypoints.http.refusals import EXCEPTION_HANDLERS
 from perpetuo.entrypoints.process.management import ManagementListener
 from perpetuo.entrypoints.process.worker import obey
@@ -32,16 +31,16 @@ def public_app(container: Container, *, management: bool) -> Litestar:
     handlers: list[Any] = [*(_calls(kind, container) for kind in Kind), account_router, live, ready]
     if management:
         handlers += _management_handlers(container)
-    return _litestar(container, handlers, documented=management)
+    return _litestar(container, handlers)
 
 
 def management_app(container: Container) -> Litestar:
     """What operators use, for a port of its own."""
-    return _litestar(container, [*_management_handlers(container), live, ready], documented=True)
+    return _litestar(container, [*_management_handlers(container), live, ready])
 
 
 def _management_handlers(container: Container) -> list[Any]:
-    return [metrics, *admin_handlers(container)]
+    return [metrics, *admin_handlers(container), *schema_handlers]
 
 
 def _calls(kind: Kind, container: Container) -> Any:
@@ -54,13 +53,13 @@ def _calls(kind: Kind, container: Container) -> Any:
     return handler
 
 
-def _litestar(container: Container, handlers: list[Any], *, documented: bool) -> Litestar:
+def _litestar(container: Container, handlers: list[Any]) -> Litestar:
     return Litestar(
         handlers,
         state=State({"container": container}),
         dependencies={"container": Provide(lambda: container, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
-        openapi_config=OpenAPIConfig(title="Perpetuo", version=__version__) if documented else None,
+        openapi_config=None,
         logging_config=None,
         request_max_body_size=1_048_576,
     )

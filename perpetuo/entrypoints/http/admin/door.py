@@ -84,7 +84,7 @@ class Door:
         except StoreUnavailable:
             pass  # the count ends by itself within a minute
         await self._fallback.forget(_bucket(self.address(request)))
-        self._container.journal.log("info", "admin_signed_in", admin=found.name, client_ip=self.recorded(request))
+        self._container.journal.log("info", "admin_signed_in", actor=found.name, client_ip=self.recorded(request))
         return self.sessions.begin(found, self.now_s)
 
     def session(self, request: AnyRequest) -> Session | SignedOut:

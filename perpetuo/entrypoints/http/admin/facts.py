@@ -37,6 +37,14 @@ def listed(items: Sequence[Facts], unavailable: str | None = None) -> Facts:
     return {"items": list(items), "unavailable": unavailable}
 
 
+def span(seconds: int) -> str:
+    """A span in the unit one would say it in."""
+    for size, unit in ((172_800, "d"), (7_200, "h"), (120, "min")):
+        if seconds >= size:
+            return f"{seconds // {'d': 86_400, 'h': 3_600, 'min': 60}[unit]} {unit}"
+    return f"{seconds} s"
+
+
 # --- providers -----------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from perpetuo.domain.model.tenants import Tenant
 from perpetuo.domain.ports import StoreUnavailable
 from perpetuo.entrypoints.http.account import iso
 from perpetuo.entrypoints.http.admin import facts
-from perpetuo.entrypoints.http.admin.facts import Facts, listed
+from perpetuo.entrypoints.http.admin.facts import Facts, listed, span
 from perpetuo.entrypoints.http.refusals import RefusedError
 
 T = TypeVar("T")
@@ -115,10 +115,12 @@ def _about_providers(found: Sequence[Facts]) -> Iterable[Facts]:
     for one in found:
         breaker = one["breaker"]
         if breaker["state"] == "open":
-            text = f"{one['id']} gets no calls for {breaker['seconds_left']} s: {breaker['because']}."
+            text = f"Provider {one['id']} gets no calls for {span(breaker['seconds_left'])}: {breaker['because']}."
             yield _alert("bad", text, "providers")
         elif breaker["state"] == "half_open":
-            yield _alert("warn", f"{one['id']} is on trial: one call at a time, until one succeeds.", "providers")
+            yield _alert(
+                "warn", f"Provider {one['id']} is on trial: one call at a time, until one succeeds.", "providers"
+            )
 
 
 def _about_refusals(refused: Facts) -> Iterable[Facts]:

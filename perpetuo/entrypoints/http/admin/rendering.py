@@ -20,6 +20,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.static_files import create_static_files_router
 
 from perpetuo import __version__
+from perpetuo.entrypoints.http.admin.facts import span
 
 HERE = Path(__file__).parent
 STATIC = "/admin/static"
@@ -90,14 +91,6 @@ def moment(instant: str) -> str:
 def ago(instant: str, now: str) -> str:
     seconds = round((datetime.fromisoformat(now) - datetime.fromisoformat(instant)).total_seconds())
     return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
-
-
-def span(seconds: int) -> str:
-    """A span in the unit one would say it in."""
-    for size, unit in ((172_800, "d"), (7_200, "h"), (120, "min")):
-        if seconds >= size:
-            return f"{seconds // {'d': 86_400, 'h': 3_600, 'min': 60}[unit]} {unit}"
-    return f"{seconds} s"
 
 
 def ms(value: float | None) -> str:
