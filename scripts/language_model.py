@@ -67,6 +67,7 @@ def main() -> int:
     server = xllamacpp.Server(asked)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too, while calls are still being finished
     print(server.listening_address, flush=True)
+    os.dup2(2, 1)  # the server warns there too, and nobody reads on
     sys.stdin.read()
     os._exit(0)  # a call in flight has lost its reader, and the server would wait for it
 

@@ -62,7 +62,7 @@ def main() -> int:
     threading.Thread(target=_end_with, args=(model, gateway), daemon=True).start()
     status = gateway.wait()
     model.communicate()
-    return status
+    return status or abs(model.returncode)
 
 
 def _end_with(model: subprocess.Popen[str], gateway: subprocess.Popen[bytes]) -> None:

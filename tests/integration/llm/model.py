@@ -7,6 +7,7 @@ Rule 2: what it is doing is asked at the server itself (``/slots``), not at the 
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import httpx
 SCRIPT = Path(__file__).parents[3] / "scripts" / "language_model.py"
 MODEL = "smollm2"
 CONTEXT = 2048
-"""Tokens of one call, in and out; the server is asked whether that is still so."""
+"""Tokens of one call, in and out."""
 Row = dict[str, Any]
 """A row of ``events``."""
 
@@ -28,13 +29,20 @@ class ModelServer:
     """llama.cpp's own server with a small model."""
 
     def __init__(self) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - for as long as the server lives
         self._process = subprocess.Popen(
-            [sys.executable, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().strip()
         if not self.url:
-            raise NoModelError(f"{SCRIPT.name} ended with {self._process.wait(10)}: see its error above")
+            self.close()
+            raise NoModelError(f"{SCRIPT.name} ended with {self._process.returncode}: {self.errors()}")
+
+    def errors(self) -> str:
+        """The last of what the server complained about."""
+        self._errors.seek(0)
+        return self._errors.read()[-2_000:].strip()
 
     def close(self) -> None:
         self._process.communicate()
