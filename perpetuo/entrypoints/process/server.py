@@ -4,7 +4,7 @@ How do the workers live and end together?
     running   a worker that dies is replaced at once (one that keeps dying: after a growing pause)
     SIGHUP    every worker reads the configuration again; nobody is restarted
     draining  SIGTERM or SIGINT: every worker is told to drain and ends by itself when it is done
-    stopping  66 s later, or at a second signal: SIGTERM to those still there, 3 s later SIGKILL; exit 0
+    stopping  65 s later, or at a second signal: SIGTERM to those still there, 2 s later SIGKILL; exit 0
 
 Rule 1: granian alone would close the listener at SIGTERM and wait for ever for a stalled upload, end with the
 first worker that dies twice in 5.5 s, and restart all workers at SIGHUP. `_serve_loop` is where this differs.
@@ -31,9 +31,9 @@ from granian.server.mp import MPServer, WorkerProcess
 from perpetuo.entrypoints.process.nursery import CONTEXT, open_nursery
 from perpetuo.entrypoints.process.rundir import CAME_UP
 
-FINISH_SECONDS = 61.0
+FINISH_SECONDS = 60.5
 """For calls in flight, after the drain delay: they have 58 s, error events and settlements the rest (O1)."""
-KILL_SECONDS = 3
+KILL_SECONDS = 2
 MAX_CONNECTIONS = 16_384
 Load = Callable[[Mapping[str, str]], Callable[..., Awaitable[None]]]
 """Called in the worker with the main process's variables; the application."""

@@ -91,8 +91,8 @@ def test_o2_starts_and_says_what_is_away(tmp_path: Path) -> None:
         assert gateway.log().count("admin_key_made_up") == 1
 
 
-def test_o1_a_call_in_flight_ends_well_and_new_ones_are_refused(redis_url: str, sqlite: str) -> None:
-    """SIGTERM: not ready at once, accepting for drainDelay, the stream in flight complete, exit 0."""
+def test_o1_not_ready_at_once_but_accepting_for_the_drain_delay(redis_url: str, sqlite: str) -> None:
+    """A load balancer has time to look away before calls are refused; exit 0."""
     with LiveGateway(DEMO, redis_url=redis_url, database_url=sqlite, workers=2) as gateway:
         gateway.chat()
         assert gateway.process is not None
@@ -117,6 +117,21 @@ def test_o1_a_stalled_upload_is_cut_and_the_exit_is_0(redis_url: str, sqlite: st
         started = time.monotonic()
         assert gateway.stop(30) == 0
         assert time.monotonic() - started < 15
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_o1_exit_0_within_70_s_whatever_is_in_flight(redis_url: str, sqlite: str) -> None:
+    """An upload that stalls, with a deadline longer than any drain, and the default drain delay."""
+    config = DEMO.replace("drainDelay: 1s", "bodyTimeout: 300s")
+    with (
+        LiveGateway(config, redis_url=redis_url, database_url=sqlite, workers=2) as gateway,
+        socket.create_connection(("127.0.0.1", gateway.port)) as upload,
+    ):
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        upload.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
+        time.sleep(0.3)
+        assert gateway.stop(70) == 0
 
 
 def test_o5_a_killed_worker_is_back_within_5_s(redis_url: str, sqlite: str) -> None:
