@@ -27,8 +27,8 @@ class Fault(Enum):
 
     The provider answered: CLIENT_ERROR (400, 404, 413, 422), CONTEXT_LENGTH (a 400 that says the
     input is too long), CREDENTIAL (401, 403, 429 ``insufficient_quota``), RATE_LIMITED (429),
-    SERVER_ERROR (5xx, 408, 409 and anything else unusable). It did not: CONNECT (never sent), TIMEOUT, RESET, PROTOCOL (an
-    answer that is no HTTP, too large, or lies about its length). ABORTED: we stopped it.
+    SERVER_ERROR (5xx, 408, 409 and anything else unusable). It did not: CONNECT (never sent), TIMEOUT,
+    RESET, PROTOCOL (an answer that is no HTTP, too large, or lies about its length). ABORTED: we stopped it.
     """
 
     CLIENT_ERROR = "client_error"
