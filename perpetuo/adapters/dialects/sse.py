@@ -138,6 +138,7 @@ class ChatStreamReader:
         self._choices = choices
         self._wants_usage = wants_usage
         self._finished: set[int] = set()
+        self._usage_of_one = False
         self.started = False
         """Has an event with data arrived?"""
         self.usage: Usage | None = None
@@ -192,8 +193,8 @@ class ChatStreamReader:
         """
         hidden: list[int] = []
         finished: list[int] = []
+        reports: list[_Chunk] = []
         size = 0
-        usage = self.usage
         for place, chunk in enumerate(chunks):
             if chunk.choices is None or chunk.error is not None:
                 return None
@@ -214,13 +215,26 @@ class ChatStreamReader:
                 if choice.finish_reason:
                     finished.append(choice.index)
             if chunk.usage is not None:
-                usage = read_usage(chunk.usage) or usage
+                reports.append(chunk)
                 if not (chunk.choices or self._wants_usage):
                     hidden.append(place)
         self.output_bytes += size
-        self.usage = usage
         self._finished.update(finished)
+        self._note_usage(reports)
         return hidden
+
+    def _note_usage(self, reports: list[_Chunk]) -> None:
+        """The latest report counts; but llama.cpp reports on each of several answers, and those add up."""
+        for chunk in reports:
+            found = read_usage(chunk.usage)
+            if found is None:
+                continue
+            of_one = self._choices > 1 and not chunk.choices
+            before = self.usage if of_one and self._usage_of_one else None
+            if before is not None:
+                tokens = max(before.input_tokens, found.input_tokens)
+                found = Usage(tokens, before.output_tokens + found.output_tokens, before.cached_tokens)
+            self.usage, self._usage_of_one = found, of_one
 
     def _read_each(self, block: bytes) -> bytes:
         out = []

@@ -70,10 +70,16 @@ def test_b2_many_short_messages_are_within_the_hold(client: OpenAI, recorded: Ca
     assert row["cost_nano_usd"] <= row["hold_nano_usd"]
 
 
-def test_b8_two_answers_are_within_the_hold(client: OpenAI, recorded: Callable[[str], Row]) -> None:
-    """`n: 2` holds for both."""
-    answer = client.chat.completions.create(**STORY, max_tokens=10, n=2)
-    row = recorded(answer._request_id or "")
+def test_b8_two_answers_are_within_the_hold_and_both_are_charged(
+    client: OpenAI, recorded: Callable[[str], Row]
+) -> None:
+    """`n: 2`, streamed: llama.cpp reports on each answer by itself. (Not streamed it reports on the first alone.)"""
+    stream = client.chat.completions.create(
+        **STORY, max_tokens=10, n=2, stream=True, stream_options={"include_usage": True}
+    )
+    reported = [chunk.usage.completion_tokens for chunk in stream if chunk.usage is not None]
+    row = recorded(stream.response.headers["x-request-id"])
+    assert row["output_tokens"] == sum(reported) == 20
     assert row["cost_nano_usd"] <= row["hold_nano_usd"]
 
 

@@ -181,6 +181,18 @@ def test_the_usage_chunk_is_for_those_who_asked(cuts: tuple[int, ...]) -> None:
     assert (out, reader.usage) == (raw.removesuffix(DONE), Usage(5, 3))
 
 
+@pytest.mark.parametrize("cuts", [(), tuple(range(0, 2000, 7))])
+def test_b8_two_answers_from_llama_cpp_do_not_cost_as_much_as_one(cuts: tuple[int, ...]) -> None:
+    """It reports on each of them by itself, in two chunks without choices; the prompt was read once."""
+    own = [event({"choices": [], "usage": {**USAGE, "completion_tokens": n, "total_tokens": 5 + n}}) for n in (3, 4)]
+    first, second = event(chunk("a", finish="stop")), event(chunk("b", finish="stop", index=1))
+    out, reader = read(first + own[0] + second + own[1] + DONE, cuts, choices=2)
+    assert (out, reader.usage) == (first + second, Usage(5, 7))
+    assert read(own[0] + own[1], cuts)[1].usage == Usage(5, 4)
+    beside = event(chunk("a", usage=USAGE))
+    assert read(beside + own[1], cuts, choices=2)[1].usage == Usage(5, 4)
+
+
 def test_usage_beside_choices_is_kept_in_place() -> None:
     """Some servers put it into the last chunk, or count up in every one."""
     raw = event(chunk("a", usage={**USAGE, "completion_tokens": 1, "total_tokens": 6})) + event(
