@@ -102,7 +102,7 @@ def test_c5_a_picture_for_a_model_of_text_is_the_clients_error(client: OpenAI, u
 
 def test_an_unfinished_call_times_out_in_the_sdks_own_words(client: OpenAI, model: ModelServer) -> None:
     """A client's own time limit: `APITimeoutError`."""
-    hurried = client.with_options(timeout=0.2)
+    hurried = client.with_options(timeout=0.05)
     with pytest.raises(openai.APITimeoutError):
         hurried.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=60, extra_body={"ignore_eos": True})
     eventually(lambda: not model.busy())
