@@ -54,7 +54,7 @@ def provider(spec: ProviderSpec, reading: BreakerReading, models: ModelTable, no
     return {
         "id": spec.id,
         "kind": spec.kind.value,
-        "host": _host(spec.base_url),
+        "host": urlsplit(spec.base_url).netloc or None,
         "models": [m.name for m in models.by_name.values() if any(t.provider == spec.id for t in m.targets)],
         "breaker": {
             "state": view.phase.value,
@@ -70,12 +70,6 @@ def provider(spec: ProviderSpec, reading: BreakerReading, models: ModelTable, no
             "because": CAUSES[reading.cause],
         },
     }
-
-
-def _host(base_url: str) -> str | None:
-    """Without what a URL may carry beside it: names, passwords, paths."""
-    parts = urlsplit(base_url)
-    return parts.netloc.rpartition("@")[2] or None
 
 
 # --- tenants -------------------------------------------------------------------------------------
