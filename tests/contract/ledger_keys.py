@@ -8,6 +8,7 @@ from perpetuo.domain.model.admission import (
     BudgetRefused,
     ClaimRefused,
     Keep,
+    RateRefused,
     Replay,
     UnknownOutcome,
 )
@@ -16,6 +17,7 @@ from tests.contract.ledger_world import (
     DAY,
     KEEPING,
     MINUTE,
+    REPLAYS,
     SECOND,
     World,
     admitted,
@@ -44,6 +46,37 @@ class IdempotencyContract:
         assert await world.ledger.admit(request("c2", rate(1), claim=claim())) == Replay(stored)
         world.clock.advance(1)
         assert not (await admitted(world, request("c3", rate(1), claim=claim()))).reexecuted
+
+    async def test_i2_replays_have_a_limit_of_their_own(self, world: World) -> None:
+        """Refused with the exact wait and without a trace; never when the call runs, and never counted in its rate."""
+        one = await hold(world, request("c0", rate(2), claim=claim(), replays=2))
+        await world.ledger.settle(settlement(one, 0, Keep.STORE, answer()), KEEPING)
+        for n in range(2):
+            assert await world.ledger.admit(request(f"r{n}", rate(2), claim=claim(), replays=2)) == Replay(answer())
+            world.clock.advance(10 * SECOND)
+        for left in (40, 30):
+            refused = await world.ledger.admit(request(f"s{left}", rate(2), claim=claim(), replays=2))
+            assert refused == RateRefused(REPLAYS, 2, left * SECOND)
+            world.clock.advance(10 * SECOND)
+        await admitted(world, request("c1", rate(2), claim=claim("another"), replays=2))
+        world.clock.advance(20 * SECOND)
+        assert await world.ledger.admit(request("t0", rate(2), claim=claim(), replays=2)) == Replay(answer())
+        refused = await world.ledger.admit(request("t1", rate(2), claim=claim(), replays=2))
+        assert refused == RateRefused(REPLAYS, 2, 10 * SECOND)
+        assert await world.ledger.admit(request("t2", rate(2), claim=claim())) == Replay(answer())
+
+    async def test_i2_only_a_replay_counts_as_one(self, world: World) -> None:
+        """Not a key in progress, not another request's, not a run; and a clock that goes back frees nothing."""
+        one = await hold(world, request("c0", claim=claim(), replays=1))
+        assert await world.ledger.admit(request("c1", claim=claim(), replays=1)) is ClaimRefused.IN_PROGRESS
+        await world.ledger.settle(settlement(one, 0, Keep.STORE, answer()), KEEPING)
+        other = claim(fingerprint="other")
+        assert await world.ledger.admit(request("c2", claim=other, replays=1)) is ClaimRefused.REUSED
+        assert await world.ledger.admit(request("c3", claim=claim(), replays=1)) == Replay(answer())
+        assert await world.ledger.admit(request("c4", claim=other, replays=1)) is ClaimRefused.REUSED
+        world.clock.advance(-SECOND)
+        refused = await world.ledger.admit(request("c5", claim=claim(), replays=1))
+        assert refused == RateRefused(REPLAYS, 1, MINUTE + SECOND)
 
     async def test_i3_another_request_under_the_same_key_is_refused(self, world: World) -> None:
         """While it runs and afterwards."""

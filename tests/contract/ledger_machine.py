@@ -34,6 +34,7 @@ from tests.contract.ledger_world import (
     KEEPING,
     MIDNIGHT,
     MINUTE,
+    REPLAYS,
     SECOND,
     TENANT,
     Row,
@@ -50,7 +51,7 @@ from tests.contract.ledger_world import (
 )
 
 T = TypeVar("T")
-RATE, AT_ONCE, BUDGET = 4, 3, 300
+RATE, AT_ONCE, BUDGET, MOST_REPLAYS = 4, 3, 300, 3
 BATCH = f"{TENANT}/batch"
 LIMITS = (rate(RATE), rate(2, BATCH), at_once(AT_ONCE), day(BUDGET), month(None))
 AMOUNTS = st.integers(0, 150)
@@ -88,6 +89,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.calls: dict[str, Call] = {}
         self.count = 0
         self.stored: dict[str, tuple[StoredAnswer, int]] = {}
+        self.replays: list[int] = []
         self.rows: dict[str, Row] = {}
         self.world = self.make_world()
         self.world.clock.now_us = MIDNIGHT - 5 * MINUTE
@@ -162,7 +164,7 @@ class LedgerMachine(RuleBasedStateMachine):
         limits = LIMITS if batch else tuple(one for one in LIMITS if one.scope != BATCH)
         least = max(0, hold - short)
         named = claim(key, fingerprint) if key else None
-        asked = request(f"c{self.count}", *limits, hold=hold, hold_min=least, claim=named)
+        asked = request(f"c{self.count}", *limits, hold=hold, hold_min=least, claim=named, replays=MOST_REPLAYS)
         decision = self.run(self.world.ledger.admit(asked))
         self.check(asked, decision)
         if isinstance(decision, Admitted):
@@ -172,7 +174,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def check(self, asked: AdmitRequest, decision: AdmitDecision) -> None:
         """Is this the decision the model would have made?"""
-        expected = self.expected_claim(asked)
+        expected: Replay | ClaimRefused | RateRefused | None = self.expected_claim(asked)
+        if isinstance(expected, Replay):
+            expected = self.expected_replay(expected)
         if expected is not None:
             assert decision == expected
             return
@@ -213,6 +217,13 @@ class LedgerMachine(RuleBasedStateMachine):
             return Replay(kept)
         trusted = self.now - self.stamp <= 10 * SECOND and self.now >= self.quiet_until
         return ClaimRefused.IN_PROGRESS if last.lease_end > self.now or not trusted else None
+
+    def expected_replay(self, replay: Replay) -> Replay | RateRefused:
+        times = [at for at in self.replays if self.now - at < MINUTE]
+        if len(times) >= MOST_REPLAYS:
+            return RateRefused(REPLAYS, MOST_REPLAYS, times[-MOST_REPLAYS] + MINUTE - self.now)
+        self.replays.append(self.now)
+        return replay
 
     def kept(self, call: Call) -> StoredAnswer | None:
         kept, until = self.stored.get(call.hold.call, (None, 0))

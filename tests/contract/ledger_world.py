@@ -28,6 +28,7 @@ from perpetuo.domain.model.admission import (
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import IdempotencySettings
+from perpetuo.domain.policy.windows import replay_scope
 from perpetuo.domain.ports import EventStream, Ledger, WindowSum
 
 SECOND = 1_000_000
@@ -38,6 +39,7 @@ MIDNIGHT = 1_764_028_800 * SECOND
 """2025-11-25T00:00:00Z: the boundary between the windows that `day` and `month` name."""
 NOON = MIDNIGHT - 12 * HOUR
 TENANT = "acme"
+REPLAYS = replay_scope(TENANT)
 KEEPING = IdempotencySettings()
 
 
@@ -134,6 +136,7 @@ def request(
     claim: Claim | None = None,
     tenant: str = TENANT,
     lease_us: int = LEASE_US,
+    replays: int | None = None,
 ) -> AdmitRequest:
     return AdmitRequest(
         call=call,
@@ -146,6 +149,7 @@ def request(
         claim=claim,
         abandoned=event(call, tenant),
         lease_us=lease_us,
+        replays=None if replays is None else rate(replays, REPLAYS),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from perpetuo.adapters.memory.ledger import MemoryLedger
-from perpetuo.domain.model.admission import AdmitRefused, Keep, RateRefused
+from perpetuo.domain.model.admission import AdmitRefused, Keep, RateRefused, Replay
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.ports import WindowSum
 from tests.contract.ledger_contract import LedgerContract
@@ -137,6 +137,7 @@ async def test_o4_nothing_is_left_of_calls_long_over() -> None:
     for n in range(20):
         one = await hold(world, request(f"c{n}", day(100), hold=1, claim=claim(str(n), ttl_us=MINUTE)))
         await world.ledger.settle(settlement(one, 1, Keep.STORE, answer()), KEEPING)
+    assert isinstance(await world.ledger.admit(request("again", claim=claim("0", ttl_us=MINUTE), replays=1)), Replay)
     await world.stream.ack(await world.stream.read(100, 0))
     world.clock.advance(5 * 24 * 60 * MINUTE)
     assert await world.ledger.admit(request("last", rate(0))) == RateRefused(TENANT, 0, MINUTE)

@@ -229,7 +229,7 @@ class Tenant:
 
 @attrs.frozen(kw_only=True)
 class Idempotency:
-    """Answers kept for retries with the same key."""
+    """Answers kept for retries with the same key, given out 10 × `rateLimitMin` times in any 60 seconds at most."""
 
     ttl: Span | None = optional("How long answers are kept; 0s keeps none.", "24h")
     max_bytes: Size | None = optional("Larger answers are not kept.", "1MiB")

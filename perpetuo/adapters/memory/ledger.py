@@ -258,7 +258,8 @@ class MemoryLedger:
         self._rates.update(after.rates)
         self._in_flight.update(after.in_flight)
         self._budgets.update(after.budgets)
-        self._store_call(call, after.call)
+        if after.call is not before.call:
+            self._store_call(call, after.call)
         if touched.claim and after.claim is not before.claim:
             self._store_claim(touched.tenant, touched.claim, after.claim)
         return self._stream.append(after.appended)

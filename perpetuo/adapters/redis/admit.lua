@@ -1,7 +1,7 @@
 -- admit: idempotency claim -> rate -> concurrency -> budget hold, all or nothing.
--- KEYS  life seeded holds call | rate* | inflight* | (current following)* | [idem]
+-- KEYS  life seeded holds call | rate* | inflight* | (current following)* | [idem [replays]]
 -- ARGV  now run id hold hold_min lease room limited event #rates #inflight #budgets scopes day-index following_day
---       | (limit window)* | limit* | (limit boundary end following_end)* | [fingerprint ttl lease fail]
+--       | (limit window)* | limit* | (limit boundary end following_end)* | [fingerprint ttl lease fail [limit window]]
 -- Answers the text "<amount> <fence> <at> <now> <again> <life> | (spent held)* | remaining*", or a list: why not.
 
 -- The row carries the day of `current`; an admission after the boundary belongs to the following one. The last
@@ -13,6 +13,33 @@ local function other_day(event, day)
 end
 
 local now, run, id = clock(ARGV[1]), ARGV[2], ARGV[3]
+
+local function newest_of(log) return tonumber(call('LINDEX', log, 0) or nil) end
+
+-- How long until a log has room for an entry at `at`; 0: it has.
+local function wait_for(log, newest, limit, window, at)
+  if limit <= 0 then return window end
+  if newest then
+    local edge = tonumber(call('LINDEX', log, limit - 1) or nil)
+    if edge and at - edge < window then return edge + window - now end
+  end
+  return 0
+end
+
+-- Puts an entry into a log; returns its length.
+local function enter(log, newest, limit, window, at)
+  local length = call('LPUSH', log, text(at))
+  if length > limit then
+    call('LTRIM', log, 0, limit - 1)
+    length = limit
+  end
+  -- The first entry of each stretch of one window sets a TTL of two: it outlasts all others of the stretch.
+  if not newest or math.floor(newest / window) ~= math.floor(at / window) then
+    call('PEXPIRE', log, ms(2 * window + at - now))
+  end
+  return length
+end
+
 local found = call('MGET', KEYS[4], KEYS[1], KEYS[2])
 local record = found[1]
 if record then
@@ -43,6 +70,14 @@ if idem then
   elseif c[2] ~= ARGV[ai + 1] then
     return {'reused'}
   elseif c[1] == 'D' then
+    local replays = KEYS[kb + 2 * nb + 2]
+    if replays then
+      local newest, limit, window = newest_of(replays), tonumber(ARGV[ai + 5]), tonumber(ARGV[ai + 6])
+      local at = math.max(now, newest or now)
+      local wait = wait_for(replays, newest, limit, window, at)
+      if wait > 0 then return {'replays', text(wait)} end
+      enter(replays, newest, limit, window, at)
+    end
     local kept = call('HMGET', idem, 'head', 'body')
     return {'replay', kept[1], kept[2]}
   elseif c[1] == 'N' then
@@ -59,20 +94,13 @@ end
 local at = now
 local newest = {}
 for i = 1, nr do
-  local t = tonumber(call('LINDEX', KEYS[4 + i], 0) or nil)
+  local t = newest_of(KEYS[4 + i])
   newest[i] = t
   if t and t > at then at = t end
 end
 local longest, which = 0, 0
 for i = 1, nr do
-  local limit, window = tonumber(ARGV[14 + 2 * i]), tonumber(ARGV[15 + 2 * i])
-  local wait = 0
-  if limit <= 0 then
-    wait = window
-  elseif newest[i] then
-    local edge = tonumber(call('LINDEX', KEYS[4 + i], limit - 1) or nil)
-    if edge and at - edge < window then wait = edge + window - now end
-  end
+  local wait = wait_for(KEYS[4 + i], newest[i], tonumber(ARGV[14 + 2 * i]), tonumber(ARGV[15 + 2 * i]), at)
   if wait > longest then longest, which = wait, i end
 end
 if which > 0 then return {'rate', which, text(longest)} end
@@ -117,11 +145,7 @@ for i = 1, nb do
 end
 for i = 1, nr do
   local key, limit, window = KEYS[4 + i], tonumber(ARGV[14 + 2 * i]), tonumber(ARGV[15 + 2 * i])
-  local alive, edge = call('LPUSH', key, text(at)), at - window
-  if alive > limit then
-    call('LTRIM', key, 0, limit - 1)
-    alive = limit
-  end
+  local alive, edge = enter(key, newest[i], limit, window, at), at - window
   if alive > 1 and tonumber(call('LINDEX', key, -1)) <= edge then
     local low, high = 0, alive - 1                 -- entry `low` is in the window, entry `high` is not
     while high - low > 1 do
@@ -129,10 +153,6 @@ for i = 1, nr do
       if tonumber(call('LINDEX', key, middle)) > edge then low = middle else high = middle end
     end
     alive = high
-  end
-  -- The first admission of each stretch of one window sets a TTL of two: it outlasts all others of the stretch.
-  if not newest[i] or math.floor(newest[i] / window) ~= math.floor(at / window) then
-    call('PEXPIRE', key, ms(2 * window + at - now))
   end
   rest[i] = text(limit - alive)
 end

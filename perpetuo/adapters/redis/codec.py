@@ -74,6 +74,8 @@ def admit_decision(reply: Any, request: AdmitRequest, plan: RequestPlan, row: Ev
         case [b"rate", which, wait]:
             rate = request.rates[which - 1]
             return RateRefused(rate.scope, rate.limit, int(wait))
+        case [b"replays", wait] if request.replays is not None:
+            return RateRefused(request.replays.scope, request.replays.limit, int(wait))
         case [b"concurrency", which]:
             concurrency = request.concurrency[which - 1]
             return ConcurrencyRefused(concurrency.scope, concurrency.limit)

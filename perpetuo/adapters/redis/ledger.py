@@ -86,8 +86,8 @@ class RedisLedger:
         arguments = [request.call, request.hold, request.hold_min, request.lease_us, room, plan.limited]
         arguments += [codec.encode_event(row), *plan.arguments]
         if claim is not None:
-            names.append(keys.idempotency(plan.prefix, request.tenant, claim.key))
-            arguments += codec.claim_arguments(claim)
+            names += [keys.idempotency(plan.prefix, request.tenant, claim.key), *plan.replay_key]
+            arguments += [*codec.claim_arguments(claim), *plan.replay_arguments]
         try:
             reply = await self._run(ADMIT, names, arguments)
         except FullError:

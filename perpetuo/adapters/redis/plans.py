@@ -52,6 +52,9 @@ class RequestPlan:
     limited: bytes
     rate_scopes: tuple[str, ...]
     concurrency_scopes: tuple[str, ...]
+    replay_key: tuple[bytes, ...]
+    """The log of replays, if they are limited."""
+    replay_arguments: tuple[bytes, ...]
 
 
 @attrs.frozen
@@ -82,7 +85,7 @@ class HoldPlan:
 
 def plan_request(request: AdmitRequest) -> RequestPlan:
     p = keys.prefix_of(request.tenant)
-    rates, concurrency, budgets = request.rates, request.concurrency, request.budgets
+    rates, concurrency, budgets, replays = request.rates, request.concurrency, request.budgets, request.replays
     scopes = Scopes(
         request.tenant,
         tuple(c.scope for c in concurrency),
@@ -97,7 +100,7 @@ def plan_request(request: AdmitRequest) -> RequestPlan:
     for b in budgets:
         arguments += [_limit(b), b.boundary_us, b.boundary_us, b.following_end_us]
     return RequestPlan(
-        limits=(rates, concurrency, budgets),
+        limits=(rates, concurrency, budgets, replays),
         prefix=p,
         head=_encoded(keys.life(p), keys.seeded(p), keys.holds(p)),
         keys=_encoded(
@@ -110,6 +113,8 @@ def plan_request(request: AdmitRequest) -> RequestPlan:
         limited=b"1" if request.has_budget else b"0",
         rate_scopes=tuple(r.scope for r in rates),
         concurrency_scopes=scopes.concurrency,
+        replay_key=_encoded(keys.rate(p, replays.scope)) if replays else (),
+        replay_arguments=_encoded(replays.limit, replays.window_us) if replays else (),
     )
 
 
@@ -161,7 +166,7 @@ class PlansInUse:
 
     def of_request(self, request: AdmitRequest) -> RequestPlan:
         """A plan keeps its limits alive, so that no others can have their identity."""
-        name = (request.tenant, id(request.rates), id(request.concurrency), id(request.budgets))
+        name = (request.tenant, id(request.rates), id(request.concurrency), id(request.budgets), id(request.replays))
         return self._requests.get(name, request)
 
     def of_hold(self, hold: Hold) -> HoldPlan:

@@ -30,7 +30,7 @@ from perpetuo.domain.model.money import usd
 from perpetuo.domain.model.settings import Settings
 from perpetuo.domain.model.tenants import Caller
 from perpetuo.domain.model.upstream import Abort
-from perpetuo.domain.policy.windows import CallerLimits, limits_of
+from perpetuo.domain.policy.windows import CallerLimits, limits_of, replay_scope
 from perpetuo.domain.ports import Journal, Ledger, StoreUnavailable, System
 
 POLL_EVERY = 0.1
@@ -115,6 +115,7 @@ class Admission:
             hold_min=prepared.hold_min,
             claim=claim_for(prepared),
             abandoned=skeleton(prepared, call),
+            replays=limits.replays,
         )
 
     def _remember(self, prepared: Prepared, decision: RateRefused, asked: float) -> None:
@@ -165,6 +166,13 @@ Explained = RateRefused | ConcurrencyRefused | BudgetRefused | ClaimRefused | Ad
 def explain(decision: Explained, prepared: Prepared, now_us: int) -> Refusal:
     """A decision of the ledger in words for the caller."""
     match decision:
+        case RateRefused(scope=scope, limit=limit, retry_after_us=wait) if scope == _replays_of(prepared):
+            return Refusal(
+                Reason.RATE_LIMIT_EXCEEDED,
+                f"Too many replays: answers kept under idempotency keys are given out {limit} times per minute to your "
+                f"account. This one is kept; try again in {wait / SECOND_US:.3f} s.",
+                retry_after_us=wait,
+            )
         case RateRefused(limit=limit, retry_after_us=wait):
             return Refusal(
                 Reason.RATE_LIMIT_EXCEEDED,
@@ -211,6 +219,10 @@ def _budget_refusal(decision: BudgetRefused, prepared: Prepared, now_us: int) ->
 
 def _whose(scope: str, prepared: Prepared) -> str:
     return "your account" if scope == prepared.caller.tenant.id else "this key"
+
+
+def _replays_of(prepared: Prepared) -> str:
+    return replay_scope(prepared.caller.tenant.id)
 
 
 def _span(wait_us: int) -> str:

@@ -88,6 +88,8 @@ class AdmitRequest:
     abandoned: Event
     """The row to write if this call's worker dies (cost and hold are filled in by the ledger)."""
     lease_us: int = LEASE_US
+    replays: RateLimit | None = None
+    """How often kept answers are given out; a replay counts here and nowhere else."""
 
     @property
     def has_budget(self) -> bool:

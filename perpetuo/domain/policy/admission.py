@@ -6,6 +6,7 @@ policies beside it and is the specification that every store follows to the lett
 
 Rule 1: the order of admission is: known call → room → seeded → idempotency → rate → concurrency → budget.
         The first that refuses answers, and the state is returned as it was: a refusal leaves no trace.
+        A replay takes a slot of ``replays``, a rate of its own, and touches nothing else.
 Rule 2: admitting a call again is answered as the first time, without a second effect. One that is over
         (settled, cancelled, reaped) is refused as CANCELLED.
 Rule 3: money, event and answer of a settlement are one step, once per call. Repeated: ``repeated``, with the
@@ -39,6 +40,8 @@ from perpetuo.domain.model.admission import (
     ExtendDecision,
     Extended,
     Hold,
+    RateLimit,
+    Replay,
     Settled,
     Settlement,
 )
@@ -102,7 +105,7 @@ def touched_by_request(request: AdmitRequest) -> Touched:
     return Touched(
         tenant=request.tenant,
         claim=request.claim.key if request.claim else None,
-        rates=tuple(limit.scope for limit in request.rates),
+        rates=tuple(limit.scope for limit in (*request.rates, request.replays) if limit is not None),
         in_flight=tuple(limit.scope for limit in request.concurrency),
         budgets=tuple((b.scope, window) for b in request.budgets for window in (b.current, b.following)),
     )
@@ -127,6 +130,8 @@ def admit(state: AdmissionState, request: AdmitRequest, now_us: int) -> tuple[Ad
     if known is not None:
         return known, state
     run = _run(state, request, now_us)
+    if isinstance(run, Replay) and request.replays is not None:
+        return _replayed(state, run, request.replays, now_us)
     if not isinstance(run, Run):
         return run, state
     at = rate.instant((state.rates[r.scope] for r in request.rates if r.scope in state.rates), now_us)
@@ -159,6 +164,15 @@ def _run(state: AdmissionState, request: AdmitRequest, now_us: int) -> Run | Adm
     if request.claim is None:
         return Run(fence=0)
     return idempotency.ask(state.claim, request.claim, now_us, calls.trusted(state.pulse, now_us))
+
+
+def _replayed(
+    state: AdmissionState, replay: Replay, limit: RateLimit, now_us: int
+) -> tuple[AdmitDecision, AdmissionState]:
+    log = rate.take(state.rates.get(limit.scope, rate.EMPTY), limit, now_us)
+    if not isinstance(log, RateLog):
+        return log, state
+    return replay, attrs.evolve(state, rates={**state.rates, limit.scope: log})
 
 
 def _enter(

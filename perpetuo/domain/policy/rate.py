@@ -77,6 +77,12 @@ def reading(log: RateLog, limit: RateLimit, at_us: int, now_us: int) -> RateRead
     )
 
 
+def take(log: RateLog, limit: RateLimit, now_us: int) -> RateRefused | RateLog:
+    """Enter something that this limit alone decides: the log with it, or why not."""
+    at = instant([log], now_us)
+    return refusal([limit], {limit.scope: log}, at, now_us) or enter(log, limit, at)
+
+
 def give_back(log: RateLog, at_us: int) -> RateLog:
     """Take one admission at *at* out again (rule 6)."""
     if at_us not in log.times:

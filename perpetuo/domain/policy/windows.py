@@ -7,6 +7,7 @@ Rule 2: the tenant's day and month are always counted, limited or not (Σ events
         has a budget of its own, both together.
 Rule 3: the ledger's clock picks between this window and the next, so the limits hold across the boundary;
         `CallerLimits.until_us` says when to make new ones.
+Rule 4: a tenant with a rate limit may have ten times as many replays: they cost little, but not nothing.
 """
 
 from datetime import date, datetime, timedelta
@@ -16,9 +17,10 @@ import attrs
 
 from perpetuo.domain.model.admission import BudgetLimit, ConcurrencyLimit, RateLimit
 from perpetuo.domain.model.money import Nano
-from perpetuo.domain.model.tenants import Caller, Limits
+from perpetuo.domain.model.tenants import Caller, Limits, Tenant
 
 SECOND_US = 1_000_000
+REPLAYS_PER_CALL = 10
 
 
 @attrs.frozen
@@ -28,6 +30,8 @@ class CallerLimits:
     rates: tuple[RateLimit, ...]
     concurrency: tuple[ConcurrencyLimit, ...]
     budgets: tuple[BudgetLimit, ...]
+    replays: RateLimit | None
+    """How often answers kept under idempotency keys are given out, to all keys of the tenant together."""
 
     @property
     def until_us(self) -> int:
@@ -62,7 +66,13 @@ def limits_of(caller: Caller, now_us: int) -> CallerLimits:
         rates=tuple(RateLimit(s, one.rate_per_minute) for s, one in scoped if one.rate_per_minute is not None),
         concurrency=tuple(ConcurrencyLimit(s, one.concurrency) for s, one in scoped if one.concurrency is not None),
         budgets=tuple(limit for scope, one in counted for limit in _budgets(scope, one, day, month)),
+        replays=_replays(tenant),
     )
+
+
+def _replays(tenant: Tenant) -> RateLimit | None:
+    calls = tenant.limits.rate_per_minute
+    return None if calls is None else RateLimit(replay_scope(tenant.id), REPLAYS_PER_CALL * calls)
 
 
 def _budgets(scope: str, limits: Limits, day: Window, month: Window) -> tuple[BudgetLimit, BudgetLimit]:
@@ -72,6 +82,11 @@ def _budgets(scope: str, limits: Limits, day: Window, month: Window) -> tuple[Bu
 def key_scope(tenant: str, key: str) -> str:
     """The scope of one key: its limits come on top of the tenant's."""
     return f"{tenant}/{key}"
+
+
+def replay_scope(tenant: str) -> str:
+    """The scope of a tenant's replays. No key has this name: names neither begin nor end with a space."""
+    return key_scope(tenant, " replays")
 
 
 def day_at(now_us: int, zone: ZoneInfo) -> Window:

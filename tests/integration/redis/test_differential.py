@@ -34,6 +34,7 @@ from tests.contract.ledger_world import (
     HOUR,
     MIDNIGHT,
     MINUTE,
+    REPLAYS,
     SECOND,
     TENANT,
     Clock,
@@ -59,6 +60,7 @@ LIMITS = [
     (rate(0), day(5)),
     (),
 ]
+MOST_REPLAYS = 2
 CLAIMS = [
     None,
     None,
@@ -122,7 +124,9 @@ class Pair:
 
     async def do_admit(self, limits: Any, hold: int, lower: bool, asked: Any) -> None:
         name = f"c{len(self.requests)}"
-        self.requests.insert(0, request(name, *limits, hold=hold, hold_min=hold // 2 if lower else hold, claim=asked))
+        most = MOST_REPLAYS if limits else None
+        least = hold // 2 if lower else hold
+        self.requests.insert(0, request(name, *limits, hold=hold, hold_min=least, claim=asked, replays=most))
         await self._admit(self.requests[0])
 
     async def do_again(self, number: int) -> None:
@@ -176,7 +180,7 @@ class Pair:
         """What can be read, and the rows of calls in flight."""
         limits = [day(100), month(150), day(60, BATCH), month(90, BATCH)]
         await self.both(lambda ledger: ledger.read_budgets(limits, TENANT))
-        await self.both(lambda ledger: ledger.read_usage(TENANT, [TENANT, BATCH]))
+        await self.both(lambda ledger: ledger.read_usage(TENANT, [TENANT, BATCH, REPLAYS]))
         for asked in self.requests[:2]:
             await self.both(lambda ledger, call=asked.call: ledger.in_flight(TENANT, call))  # type: ignore[misc]
 
@@ -281,6 +285,20 @@ USAGE_WITH_THE_CLOCK_BACK = [
     ("admit", LIMITS[1], 0, False, None),
     ("advance", -5 * SECOND),
 ]
+REPLAYS_AND_THEIR_END = [
+    ("admit", LIMITS[1], 0, False, claim("a")),
+    ("settle", 0, 0, Keep.STORE, answer(b"kept")),
+    ("admit", LIMITS[1], 0, False, claim("a")),
+    ("advance", -5 * SECOND),
+    *[("admit", LIMITS[1], 0, False, claim("a"))] * 3,
+    ("admit", (), 0, False, claim("a")),
+    ("advance", MINUTE),
+    ("admit", LIMITS[1], 0, False, claim("a")),
+    ("advance", 5 * SECOND - 1),
+    ("admit", LIMITS[1], 0, False, claim("a")),
+    ("advance", 1),
+    *[("admit", LIMITS[1], 0, False, claim("a"))] * 3,
+]
 
 
 def test_b1_r1_i5_scripts_decide_as_the_policy_step_by_step(redis_server: RedisServer) -> None:
@@ -297,6 +315,7 @@ def test_b1_r1_i5_scripts_decide_as_the_policy_step_by_step(redis_server: RedisS
         @example(KEY_TAKEN_AFTER_A_LOSS)
         @example(RENEWED_AFTER_ITS_TOMBSTONE)
         @example(USAGE_WITH_THE_CLOCK_BACK)
+        @example(REPLAYS_AND_THEIR_END)
         def check(history: list[Any]) -> None:
             runner.run(play(redis_server.url, history))
 

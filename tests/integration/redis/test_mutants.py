@@ -64,6 +64,7 @@ HISTORIES: list[list[Any]] = [
     traces.KEY_TAKEN_AFTER_A_LOSS,
     traces.RENEWED_AFTER_ITS_TOMBSTONE,
     traces.USAGE_WITH_THE_CLOCK_BACK,
+    traces.REPLAYS_AND_THEIR_END,
 ]
 
 
@@ -75,9 +76,9 @@ MUTANTS = {
     "rate: one window old still counts": (
         "admit",
         "if edge and at - edge < window",
-        "if edge and at - edge <= window and wait + 1 > 0",
-        "wait = edge + window - now",
-        "wait = edge + window - now + 1",
+        "if edge and at - edge <= window",
+        "return edge + window - now",
+        "return edge + window - now + 1",
     ),
     "rate: the log goes back with the clock": ("admit", "if t and t > at then at = t end", ""),
     "rate: the last of equals is named": ("admit", "if wait > longest then", "if wait >= longest and wait > 0 then"),
@@ -116,6 +117,13 @@ MUTANTS = {
         " or ARGV[5] == life then",
         " then",
     ),
+    "replays: never counted": ("admit", "enter(replays, newest, limit, window, at)", ""),
+    "replays: a refusal counts": (
+        "admit",
+        "      if wait > 0 then return {'replays', text(wait)} end\n      enter(replays, newest, limit, window, at)",
+        "      enter(replays, newest, limit, window, at)\n      if wait > 0 then return {'replays', text(wait)} end",
+    ),
+    "replays: the log goes back with the clock": ("admit", "local at = math.max(now, newest or now)", "local at = now"),
     "key: another request replays": ("admit", "elseif c[2] ~= ARGV[ai + 1] then", "elseif false then"),
     "key: fence lost": ("admit", "fence = c[3] + 1\n  elseif c[2]", "fence = 1\n  elseif c[2]"),
     "key: claimed again though the store was away": ("admit", " or not trusted(stamp, quiet, now) then", " then"),

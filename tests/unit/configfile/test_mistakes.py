@@ -143,6 +143,11 @@ MISTAKES = [
         "[sk-acme-one, {hash: 'sha256:" + "0" * 64 + "', name: key-1}]",
         "10:50: tenants[0].apiKeys[1]: the name key-1 is already that of apiKeys[0]",
     ),
+    (  # `perpetuo.domain.policy.windows.replay_scope` counts on it
+        "[sk-acme-one]",
+        "[{hash: 'sha256:" + "0" * 64 + "', name: ' replays'}]",
+        '10:125: tenants[0].apiKeys[0].name: (8 characters) is not allowed: 1 to 128 printable characters',
+    ),
     (
         "[sk-acme-one]",
         "[{hash: 'sha256:" + "0" * 64 + "', expires: 2027-02-30}]",

@@ -9,6 +9,7 @@ import pytest
 from perpetuo.domain.model.admission import UnknownOutcome
 from perpetuo.domain.model.errors import Reason
 from perpetuo.domain.model.settings import IdempotencySettings, Settings
+from perpetuo.domain.model.tenants import Limits
 from perpetuo.domain.model.upstream import Answer, Ending, Fault, Outbound, UpstreamFailure
 from perpetuo.domain.model.usage import Usage
 from tests.unit.gateway.world import Listener, ScriptedStream, World, bad, ok, settings
@@ -237,4 +238,32 @@ async def test_i2_a_replay_uses_no_rate_and_no_money_and_is_noted() -> None:
     after = await world.spent(), (await world.memory.read_usage("acme", ["acme"]))[0].admitted_last_minute
     assert before == after
     assert [note.reason for note in world.notes.refusals] == ["replayed"]
+    assert len(world.notes.events) == 1
+
+
+async def test_i2_replays_of_a_tenant_are_limited_to_ten_times_its_rate() -> None:
+    """A loop on one key costs no money, but it is told to stop, and why; new calls go on."""
+    world = World(settings(limits=Limits(rate_per_minute=2)))
+    await world.call(idempotency_key="k")
+    for _ in range(20):
+        assert (await world.call(idempotency_key="k")).headers["idempotent-replayed"] == "true"
+        world.clock.us += SECOND
+    refused = await world.call(idempotency_key="k")
+    assert (refused.status, reason(refused)) == (429, Reason.RATE_LIMIT_EXCEEDED)
+    assert refused.refusal is not None
+    assert refused.refusal.retry_after_us == 40 * SECOND
+    assert "replays" in refused.refusal.message
+    assert "20 times per minute" in refused.refusal.message
+    assert (await world.call(idempotency_key="k2")).status == 200
+    world.clock.us += 40 * SECOND
+    assert (await world.call(idempotency_key="k")).headers["idempotent-replayed"] == "true"
+    assert len(world.notes.events) == 2
+
+
+async def test_i2_without_a_rate_limit_replays_are_not_limited() -> None:
+    """There is nothing to take ten times of."""
+    world = World(settings(limits=Limits()))
+    await world.call(idempotency_key="k")
+    for _ in range(50):
+        assert (await world.call(idempotency_key="k")).status == 200
     assert len(world.notes.events) == 1

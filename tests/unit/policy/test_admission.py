@@ -13,15 +13,18 @@ from perpetuo.domain.model.admission import (
     ConcurrencyRefused,
     Keep,
     RateRefused,
+    Replay,
 )
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.policy import admission, calls
 from perpetuo.domain.policy.admission import AdmissionState, Touched
 from perpetuo.domain.policy.budget import BudgetWindow
 from perpetuo.domain.policy.idempotency import Running
+from perpetuo.domain.policy.rate import RateLog
 from tests.contract.ledger_world import (
     KEEPING,
     NOON,
+    REPLAYS,
     SECOND,
     TENANT,
     answer,
@@ -76,6 +79,22 @@ def test_r3_the_order_is_key_rate_concurrency_budget(asked: AdmitRequest, expect
 def test_b7_the_store_is_asked_first(state: AdmissionState, asked: AdmitRequest, expected: AdmitDecision) -> None:
     """Known call, then room, then seeded (only under a budget), then the key."""
     assert admission.admit(state, asked, NOON) == (expected, state)
+
+
+def test_i2_a_replay_touches_its_own_rate_and_nothing_else() -> None:
+    """Not even a record of the call; refused, the state is the same object as before."""
+    _, state = admission.admit(EMPTY, FULL, NOON)
+    assert isinstance(state.call, calls.CallRecord)
+    done = settlement(state.call.hold, 7, Keep.STORE, answer())
+    _, state = admission.settle(state, done, KEEPING, NOON)
+    state = attrs.evolve(state, call=None)
+    again = attrs.evolve(FULL, call="c2", replays=rate(1, REPLAYS))
+    decision, after_it = admission.admit(state, again, NOON)
+    assert decision == Replay(answer())
+    assert after_it == attrs.evolve(state, rates={**state.rates, REPLAYS: RateLog((NOON,))})
+    refused, same = admission.admit(after_it, again, NOON + 1)
+    assert refused == RateRefused(REPLAYS, 1, 60 * SECOND - 1)
+    assert same is after_it
 
 
 def test_b1_admission_puts_every_piece_in() -> None:

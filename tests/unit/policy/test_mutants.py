@@ -44,6 +44,14 @@ MUTANTS = {
     "no time to live": ("idempotency.py", "return state if now_us < state.expires_us else UNSEEN", "return state"),
     "too large, and kept": ("idempotency.py", "size <= room.max_bytes and ", ""),
     "too large, and free": ("idempotency.py", "return NotKept(fence, claim.fingerprint, ", "return Free(fence, "),
+    # replays
+    "replays without end": ("admission.py", "Replay) and request.replays is not None:", "Replay) and False:"),
+    "replays not counted": ("admission.py", "rates={**state.rates, limit.scope: log}", "rates=state.rates"),
+    "a refused replay counts": (
+        "admission.py",
+        "return log, state\n",
+        "return log, attrs.evolve(state, rates={s: rate.enter(g, limit, now_us) for s, g in state.rates.items()})\n",
+    ),
     # calls
     "tombstone never ends": ("calls.py", "now_us >= call.expires_us", "False"),
     "pause not noticed": ("calls.py", "pulse.stamp_us is None or now_us - pulse.stamp_us > GAP_US", "False"),

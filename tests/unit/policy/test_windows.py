@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from perpetuo.domain.model.admission import ConcurrencyLimit, RateLimit
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.tenants import ApiKey, Caller, Limits, Tenant
-from perpetuo.domain.policy.windows import day_at, limits_of, month_at
+from perpetuo.domain.policy.windows import day_at, limits_of, month_at, replay_scope
 from tests.contract.ledger_world import HOUR
 
 ZONES = [
@@ -106,6 +106,14 @@ def test_r1_tenant_and_key_have_limits_of_their_own() -> None:
     )
     assert both.rates == (RateLimit("acme", 100), RateLimit("acme/batch", 10))
     assert both.concurrency == (ConcurrencyLimit("acme", 20), ConcurrencyLimit("acme/batch", 2))
+
+
+def test_i2_a_tenant_may_have_ten_times_as_many_replays_as_calls() -> None:
+    """All its keys together, whatever a key's own limit; without a limit of the tenant there is none for replays."""
+    noon = us("2026-11-23T12:00:00")
+    limited = limits_of(caller(Limits(rate_per_minute=100), Limits(rate_per_minute=3)), noon)
+    assert limited.replays == RateLimit(replay_scope("acme"), 1_000)
+    assert limits_of(caller(Limits(), Limits(rate_per_minute=3)), noon).replays is None
 
 
 def test_b6_limits_hold_until_the_nearest_boundary() -> None:
