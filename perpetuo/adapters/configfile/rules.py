@@ -10,10 +10,22 @@ from typing import Any, TypeVar
 
 import attrs
 
+from perpetuo.adapters.configfile.kinds import UNLIMITED
 from perpetuo.adapters.configfile.problems import Path, did_you_mean, quoted
-from perpetuo.adapters.configfile.schema import AdminKey, ApiKey, ConfigFile, Model, Plan, Provider, Target, Tenant
+from perpetuo.adapters.configfile.schema import (
+    AdminKey,
+    ApiKey,
+    ConfigFile,
+    Limits,
+    Model,
+    Plan,
+    Provider,
+    Target,
+    Tenant,
+)
 from perpetuo.adapters.configfile.structure import Mistake
 from perpetuo.domain.model.models import CATCH_ALL
+from perpetuo.domain.model.settings import BUDGET_MONTH_US
 
 T = TypeVar("T")
 Items = tuple[tuple[int, T], ...]
@@ -59,6 +71,7 @@ def mistakes(draft: Draft) -> Iterator[Mistake]:
     yield from _tenants(draft)
     yield from _keys(draft)
     yield from _sizes(draft)
+    yield from _retention(draft)
 
 
 def _twice(section: str, name: str, items: Items[Any]) -> Iterator[Mistake]:
@@ -188,3 +201,26 @@ def _sizes(draft: Draft) -> Iterator[Mistake]:
     retry = draft.rest.get("retry")
     if retry and retry.backoff and retry.max_backoff is not None and retry.backoff > retry.max_backoff:
         yield Mistake(("retry", "backoff"), "longer than maxBackoff")
+
+
+def _retention(draft: Draft) -> Iterator[Mistake]:
+    """After Redis has lost its counters, what a month has spent is the sum of the month's events."""
+    audit = draft.rest.get("audit")
+    if audit is None or audit.retention is None or audit.retention >= BUDGET_MONTH_US:
+        return
+    budgeted = next((place for place, limits in _limits(draft) if _by_the_month(limits)), None)
+    if budgeted is not None:
+        where = _place((*budgeted, "limits", "budgetMonth"))
+        message = f"from 33d on while there is a budget by the month ({where}): it is counted from the month's events"
+        yield Mistake(("audit", "retention"), message, shown=True)
+
+
+def _limits(draft: Draft) -> Iterator[tuple[Path, Limits | None]]:
+    yield from ((("plans", i), plan.limits) for i, plan in draft.plans)
+    for i, tenant in draft.tenants:
+        yield ("tenants", i), tenant.limits
+        yield from ((("tenants", i, "apiKeys", k), key.limits) for k, key in enumerate(tenant.api_keys))
+
+
+def _by_the_month(limits: Limits | None) -> bool:
+    return limits is not None and limits.budget_month is not None and limits.budget_month is not UNLIMITED

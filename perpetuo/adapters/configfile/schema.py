@@ -263,7 +263,9 @@ class Errors:
 class Audit:
     """The table of events."""
 
-    retention: Retention | None = optional("How long events are kept.", "90d")
+    retention: Retention | None = optional(
+        "How long events are kept; 33d or more where there is a budget by the month.", "90d"
+    )
     client_ip: Annotated[str, kinds.choice("truncated", "full", "none")] | None = optional(
         "Client addresses in events: /24 and /48 networks, whole, or not at all.", "truncated"
     )

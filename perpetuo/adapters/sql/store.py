@@ -19,10 +19,11 @@ from perpetuo.adapters.sql.tables import HEAD, events, events_rejected
 from perpetuo.adapters.sql.tables import refusals as refusals_table
 from perpetuo.adapters.sql.values import moment
 from perpetuo.domain.model.events import Event, EventFilter, RefusalMinute, RefusalNote
+from perpetuo.domain.model.settings import BUDGET_MONTH_US
 from perpetuo.domain.ports import Admission, StoreUnavailable, StreamedEvent, WindowSum
 
 DAYS_AHEAD = 7
-BUDGET_MONTH = timedelta(days=33)
+BUDGET_MONTH = timedelta(microseconds=BUDGET_MONTH_US)
 """Counters are re-seeded from these rows: a month that is still open is kept, whatever the retention says."""
 
 

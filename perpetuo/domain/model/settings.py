@@ -35,6 +35,14 @@ class IdempotencySettings:
     on_unknown: UnknownOutcome = UnknownOutcome.REEXECUTE
 
 
+BUDGET_MONTH_US = 33 * 86_400_000_000
+"""
+Age of the oldest event of a month that is still open: 31 days, a day for time zones, and one to be safe.
+
+Counters that were lost are the sums of these events.
+"""
+
+
 @attrs.frozen
 class AuditSettings:
     retention_us: int = 90 * 86_400_000_000

@@ -146,7 +146,7 @@ MISTAKES = [
     (  # `perpetuo.domain.policy.windows.replay_scope` counts on it
         "[sk-acme-one]",
         "[{hash: 'sha256:" + "0" * 64 + "', name: ' replays'}]",
-        '10:125: tenants[0].apiKeys[0].name: (8 characters) is not allowed: 1 to 128 printable characters',
+        "10:125: tenants[0].apiKeys[0].name: (8 characters) is not allowed: 1 to 128 printable characters",
     ),
     (
         "[sk-acme-one]",
@@ -218,6 +218,34 @@ SECTIONS = [
 def test_check_tells_a_mistake_in_a_section(line: str, told: str) -> None:
     """The sections beside the lists are checked as closely."""
     assert problems(f"{VALID}{line}\n") == [f"c.yaml:{told}"]
+
+
+HASH = "sha256:" + "0" * 64
+BY_THE_MONTH = [
+    ("budgetDay: 50", "budgetDay: 50, budgetMonth: 900", "plans[0]"),
+    ("plan: pro,", "plan: pro, limits: {budgetMonth: 900},", "tenants[0]"),
+    ("[sk-acme-one]", f"[sk-acme-one, {{hash: '{HASH}', limits: {{budgetMonth: 0}}}}]", "tenants[0].apiKeys[1]"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "where"), BY_THE_MONTH)
+def test_b7_a_month_budget_needs_the_events_of_its_month(old: str, new: str, where: str) -> None:
+    """Wherever the budget stands: counters that Redis lost are summed from events, so 33 days of them are kept."""
+    told = (
+        "is not allowed: from 33d on while there is a budget by the month "
+        f"({where}.limits.budgetMonth): it is counted from the month's events"
+    )
+    text = with_line(old, new)
+    assert problems(f"{text}audit: {{retention: 32d}}\n") == [f"c.yaml:11:20: audit.retention: 32d {told}"]
+    assert problems(f"{text}audit:\n  retention: 790h\n") == [f"c.yaml:12:14: audit.retention: 790h {told}"]
+    assert problems(f"{text}audit: {{retention: 33d}}\n") == []
+    assert problems(text) == []
+
+
+def test_b7_without_a_month_budget_events_may_be_dropped_sooner() -> None:
+    """A day's budget is counted from the day's events, and ``unlimited`` from none."""
+    text = with_line("budgetDay: 50", "budgetDay: 50, budgetMonth: unlimited")
+    assert problems(f"{text}audit: {{retention: 1d}}\n") == []
 
 
 def test_check_tells_all_problems_at_once() -> None:

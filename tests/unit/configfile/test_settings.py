@@ -72,7 +72,7 @@ tenants:
 idempotency: {ttl: 12h, maxBytes: 512KiB, maxBytesPerTenant: 1MB, lease: 10s, wait: 2s, onUnknownOutcome: fail}
 budget: {whenShort: lower}
 errors: {budgetStatus: 402}
-audit: {retention: 30d, clientIp: none}
+audit: {retention: 33d, clientIp: none}
 admin: {keys: [{name: alice, hash: "sha256:HASH2", role: read}]}
 server: {requestMaxBytes: 1MiB, trustedProxies: [10.0.0.0/8, "::1"], drainDelay: 0, bodyTimeout: 10s}
 redis: {timeout: 50ms}
@@ -148,7 +148,7 @@ def test_contract_every_other_section_is_taken(everything: Settings) -> None:
     assert (kept.ttl_us, kept.max_bytes, kept.max_bytes_per_tenant) == (43_200_000_000, 524_288, 1_000_000)
     assert (kept.lease_us, kept.wait, kept.on_unknown) == (10_000_000, 2.0, UnknownOutcome.FAIL)
     assert (everything.when_short, everything.budget_status) == (WhenShort.LOWER, 402)
-    assert (everything.audit.retention_us, everything.audit.client_ip) == (30 * 86_400_000_000, ClientIp.NONE)
+    assert (everything.audit.retention_us, everything.audit.client_ip) == (33 * 86_400_000_000, ClientIp.NONE)
     assert [(k.name, k.role) for k in everything.admin_keys] == [("alice", "read")]
     server = everything.server
     assert (server.request_max_bytes, server.trusted_proxies) == (1_048_576, ("10.0.0.0/8", "::1/128"))
