@@ -172,7 +172,7 @@ async def test_every_page_works_with_the_event_table_away(blind_desk: Desk) -> N
         page = await blind_desk.page(path)
         if path != "/admin/tenants":
             assert "Not known now." in page, path
-    assert "PostgreSQL:" in await blind_desk.page("/admin")
+    assert "PostgreSQL is away:" in await blind_desk.page("/admin")
     assert (await blind_desk.browser.get("/admin/events/01a20ad6-e788-7af0-8991-5886f6bcef03")).status_code == 503
     done = await blind_desk.ask("breaker", provider="paid", action="open", seconds=60)
     assert done.json()["recorded"] is False

@@ -40,9 +40,8 @@ TENANTS_SHOWN = 8
 LONG_BACKLOG = 10_000
 STORE_NAMES = {"redis": "Redis", "postgres": "PostgreSQL", "sqlite": "SQLite", "memory": "Ledger in this process"}
 FAILED = frozenset({Outcome.FAILED.value, Outcome.TRUNCATED.value, Outcome.ABANDONED.value})
-OURS = frozenset(
-    {"store_unavailable", "audit_unavailable", "no_healthy_upstream", "upstream_error", "upstream_timeout"}
-)
+STORES = frozenset({Reason.STORE_UNAVAILABLE.value, Reason.AUDIT_UNAVAILABLE.value})
+OURS = STORES | {Reason.NO_HEALTHY_UPSTREAM.value}
 """Refusals that are not the caller's doing: somebody should look."""
 
 
@@ -97,13 +96,15 @@ def _alert(level: str, text: str, see: str) -> Facts:
 def _about_system(state: Facts) -> Iterable[Facts]:
     if state["stage"] != "ready":
         yield _alert("bad", f"This worker is {state['stage']}.", "system")
-    for name, text in state["problems"].items():
-        if name == "config":
-            before = state["config"]["loaded_at"][:19].replace("T", " ")
-            message = f"The configuration file is not valid; the one read at {before} UTC stays in force."
-            yield _alert("warn", message, "configuration")
-        else:
-            yield _alert("bad", f"{STORE_NAMES.get(name, name)}: {text}", "system")
+    for store in state["stores"]:
+        if not store["answers"]:
+            yield _alert("bad", f"{store['name']} is away: {store['problem'] or 'it did not answer'}", "system")
+        elif store["problem"] is not None:
+            yield _alert("warn", f"{store['name']}: {store['problem']}", "system")
+    if state["config"]["problems"]:
+        before = state["config"]["loaded_at"][:19].replace("T", " ")
+        message = f"The configuration file is not valid; the one read at {before} UTC stays in force."
+        yield _alert("warn", message, "configuration")
     running, configured = state["workers"]["running"], state["workers"]["configured"]
     if running is not None and running < configured:
         yield _alert("warn", f"Only {running} of {configured} workers are running.", "system")
@@ -129,8 +130,8 @@ def _about_refusals(refused: Facts) -> Iterable[Facts]:
         reasons[row["reason"]] += row["count"]
     for reason, count in reasons.most_common():
         if reason in OURS:
-            text = f"{count:,} calls were refused in the last 5 minutes: {reason}."
-            yield _alert("warn", text, "refusals")
+            level = "bad" if reason in STORES else "warn"
+            yield _alert(level, f"{count:,} calls were refused in the last 5 minutes: {reason}.", "refusals")
 
 
 def _about_calls(events: Sequence[Event]) -> Iterable[Facts]:
@@ -154,7 +155,7 @@ def providers(container: Container) -> list[Facts]:
 
 async def system(container: Container) -> Facts:
     """This worker, its neighbours, the stores, the configuration."""
-    backlog = await asked(container.stores.stream.backlog())
+    backlog, ping = await asyncio.gather(asked(container.stores.stream.backlog()), asked(container.store.ping()))
     problems, settings, environment = container.problems(), container.settings, container.environment
     running, in_flight = await asyncio.to_thread(_alive, environment.run_dir, container.system.monotonic())
     return {
@@ -162,8 +163,8 @@ async def system(container: Container) -> Facts:
         "stage": container.stage,
         "problems": problems,
         "stores": [
-            {"name": STORE_NAMES[name], "problem": problems.get(name)}
-            for name in (container.stores.name, container.database_name)
+            {"name": STORE_NAMES[name], "answers": not isinstance(answer, Away), "problem": problems.get(name)}
+            for name, answer in ((container.stores.name, backlog), (container.database_name, ping))
         ],
         "workers": {"running": running, "configured": environment.workers},
         "in_flight": in_flight if in_flight is not None else len(container.gateway.in_flight),
