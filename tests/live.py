@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -89,7 +89,7 @@ class LiveGateway:
             migrate.upgrade(database_url)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> "LiveGateway":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -130,6 +130,17 @@ class LiveGateway:
         assert self.process is not None
         return gateway_workers(self.process.pid)
 
+    def connections(self, pid: int) -> int:
+        """How many clients are connected to this worker (Linux)."""
+        try:
+            links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+        except OSError:
+            return 0  # it has just died, or closed one of them
+        inodes = {link[8:-1] for link in links if link.startswith("socket:")}
+        table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        here = f":{self.port:04X}"
+        return sum(1 for row in table if row[1].endswith(here) and row[3] == "01" and row[9] in inodes)
+
     def kill_workers(self) -> None:
         for pid in self.worker_pids():
             os.kill(pid, signal.SIGKILL)
@@ -163,11 +174,11 @@ class LiveGateway:
             headers={"authorization": f"Bearer {key}", **(headers or {})},
             json={"model": "m", "messages": [{"role": "user", "content": "hi"}], **body},
             timeout=30,
-            verify=False,  # noqa: S501 - plain HTTP; making a TLS context takes longer than a call
+            verify=False,
         )
 
     def get(self, path: str, key: str = KEY) -> httpx.Response:
-        return httpx.get(self.url + path, headers={"authorization": f"Bearer {key}"}, timeout=30, verify=False)  # noqa: S501
+        return httpx.get(self.url + path, headers={"authorization": f"Bearer {key}"}, timeout=30, verify=False)
 
 
 def eventually(look: Any, seconds: float = 10.0, every: float = 0.05) -> Any:
@@ -183,6 +194,6 @@ def eventually(look: Any, seconds: float = 10.0, every: float = 0.05) -> Any:
 
 def rows(database_url: str, statement: str) -> Sequence[Sequence[Any]]:
     """Rows of a query against the events database."""
-    from tests.servers import sql  # noqa: PLC0415 - only for tests with PostgreSQL
+    from tests.servers import sql
 
     return sql(database_url, statement)

@@ -1,0 +1,243 @@
+"""Redis or PostgreSQL away, for a while or in the middle of a call; and an orderly end (R5, A3, O1, O2)."""
+
+import concurrent.futures
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from perpetuo.domain.model.errors import Reason
+from tests import servers
+from tests.evil import Evil, Peer
+from tests.integration.gateway.contract import check
+from tests.integration.gateway.test_upstreams import GOOD, Stage, whole
+from tests.live import KEY, LiveGateway, config_text, eventually, rows
+
+PRICE = "price: {inputPerMTok: 1000, outputPerMTok: 1000}, maxOutputTokens: 100"
+COST = 5_000_000
+"""Nano-USD of `GOOD`: 3 tokens in, 2 out."""
+
+
+def config(origin: str) -> str:
+    return config_text(
+        providers=f'  - {{id: demo, kind: demo}}\n  - {{id: evil, kind: openai, baseUrl: "{origin}/v1"}}',
+        models=f"""
+  - {{name: m, targets: [{{provider: demo, model: m}}], {PRICE}}}
+  - {{name: slow, targets: [{{provider: demo, model: demo-slow}}], {PRICE}}}
+  - {{name: evil, targets: [{{provider: evil, model: x}}], {PRICE}}}""",
+        more="server: {drainDelay: 500ms}",
+    )
+
+
+@pytest.fixture(scope="module")
+def stage() -> Stage:
+    return Stage()
+
+
+@pytest.fixture(scope="module")
+def evil(stage: Stage) -> Iterator[Evil]:
+    with Evil(stage) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def postgres_here(_postgres_template: Any) -> Iterator[servers.PostgresServer]:
+    """A PostgreSQL of this module's own, to stop."""
+    server = servers.PostgresServer(_postgres_template)
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def shared(redis_here: servers.RedisServer, postgres_here: servers.PostgresServer, evil: Evil) -> Iterator[LiveGateway]:
+    with LiveGateway(config(evil.origin), redis_url=redis_here.url, database_url=postgres_here.url) as running:
+        yield running
+
+
+@pytest.fixture
+def gateway(
+    shared: LiveGateway, redis_here: servers.RedisServer, postgres_here: servers.PostgresServer
+) -> Iterator[LiveGateway]:
+    """Everything is there before; after every test the same worker is alive, nothing is held, counter = Σ events."""
+    before = shared.worker_pids()
+    eventually(lambda: shared.chat(max_tokens=2).status_code == 200)
+    yield shared
+    redis_here.start()
+    postgres_here.start()
+    assert shared.worker_pids() == before
+    settled(shared, postgres_here.url)
+
+
+def settled(gateway: LiveGateway, database: str) -> None:
+    def look() -> bool:
+        answer = gateway.get("/v1/key")
+        if answer.status_code != 200:
+            return False
+        day = answer.json()["budgets"][0]
+        total = rows(database, "select coalesce(sum(cost_nano_usd), 0) from events where tenant_id = 'acme'")[0][0]
+        return day["held_usd"] == "0" and round(float(day["used_usd"]) * 1e9) == int(total)
+
+    eventually(look, 20, every=0.2)
+
+
+def slowly(seconds: float) -> Any:
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.pause(seconds)
+        peer.send(whole(GOOD))
+
+    return script
+
+
+# --- Redis ---------------------------------------------------------------------------------------
+
+
+def test_r5_redis_away_is_503_quickly_then_at_once_and_back_within_two_seconds(
+    gateway: LiveGateway, redis_here: servers.RedisServer
+) -> None:
+    """Nothing is sent; live and ready say what they should; figures have room for a busy machine."""
+    redis_here.kill()
+    began = time.monotonic()
+    first = gateway.chat(max_tokens=2)
+    assert time.monotonic() - began < 0.6
+    check(first, Reason.STORE_UNAVAILABLE)
+    times = []
+    for _ in range(20):
+        began = time.monotonic()
+        assert gateway.chat(max_tokens=2).status_code == 503
+        times.append(time.monotonic() - began)
+    assert sorted(times)[10] < 0.05
+    assert gateway.get("/health/live").status_code == 200
+    ready = gateway.get("/health/ready")
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert "redis" in ready.json()["problems"]
+    assert gateway.get("/v1/models").status_code == 200
+    check(gateway.get("/v1/key"), Reason.STORE_UNAVAILABLE)
+    redis_here.start()
+    began = time.monotonic()
+    eventually(lambda: gateway.chat(max_tokens=2).status_code == 200)
+    assert time.monotonic() - began < 4
+
+
+def test_r5_redis_killed_in_mid_call_is_no_matter_to_the_client(
+    gateway: LiveGateway, redis_here: servers.RedisServer, postgres_here: servers.PostgresServer, stage: Stage
+) -> None:
+    """The answer comes; when Redis is back with its data, the call is settled once, at what it cost."""
+    stage.script = slowly(1.0)
+    tag = {"x-perpetuo-tag": "redis-killed"}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        call = pool.submit(lambda: gateway.chat(model="evil", max_tokens=5, headers=tag))
+        time.sleep(0.5)
+        redis_here.kill()
+        answer = call.result()
+    assert (answer.status_code, answer.json()["usage"]["completion_tokens"]) == (200, 2)
+    redis_here.start()
+    query = "select outcome, cost_nano_usd from events where tag = 'redis-killed'"
+    assert eventually(lambda: rows(postgres_here.url, query), 20) == [("completed", COST)]
+
+
+def test_r5_redis_killed_in_mid_stream_leaves_the_stream_its_done(
+    gateway: LiveGateway, redis_here: servers.RedisServer
+) -> None:
+    """Events and [DONE], though nothing can be settled."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        call = pool.submit(lambda: gateway.chat(model="slow", max_tokens=3, stream=True))
+        time.sleep(0.5)
+        redis_here.kill()
+        answer = call.result()
+    assert answer.text.endswith("data: [DONE]\n\n")
+    redis_here.start()
+
+
+def test_r5_redis_frozen_in_mid_call(gateway: LiveGateway, redis_here: servers.RedisServer, stage: Stage) -> None:
+    """No answer from Redis is the same as no Redis."""
+    stage.script = slowly(0.6)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        call = pool.submit(lambda: gateway.chat(model="evil", max_tokens=5))
+        time.sleep(0.3)
+        redis_here.pause()
+        try:
+            assert call.result().status_code == 200
+        finally:
+            redis_here.resume()
+
+
+def test_b7_a_redis_that_lost_everything_is_filled_from_sql(
+    gateway: LiveGateway, redis_here: servers.RedisServer, postgres_here: servers.PostgresServer
+) -> None:
+    """FLUSHALL: what was spent is known again, before a call under a budget is admitted."""
+    for _ in range(3):
+        assert gateway.chat(max_tokens=50).status_code == 200
+    settled(gateway, postgres_here.url)
+    spent = gateway.get("/v1/key").json()["budgets"][0]["used_usd"]
+    assert float(spent) > 0
+    with redis_here.client() as client:
+        client.flushall()
+    answer = eventually(lambda: (a := gateway.chat(max_tokens=2)).status_code == 200 and a)
+    left = float(answer.headers["x-perpetuo-budget-remaining-usd"])
+    assert left <= 1_000 - float(spent)
+
+
+# --- PostgreSQL ----------------------------------------------------------------------------------
+
+
+def test_a3_postgres_away_fails_no_call_and_loses_no_event(
+    gateway: LiveGateway, postgres_here: servers.PostgresServer
+) -> None:
+    """Thirty calls while it is away: all answered, all rows there when it is back."""
+    postgres_here.kill()
+    tag = {"x-perpetuo-tag": "postgres-away"}
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: gateway.chat(max_tokens=2, headers=tag), range(30)))
+    assert {a.status_code for a in answers} == {200}
+    eventually(lambda: "postgres" in gateway.get("/health/ready").json().get("problems", {}))
+    check(gateway.get("/v1/requests/whatever"), Reason.STORE_UNAVAILABLE)
+    postgres_here.start()
+    query = "select count(*), count(distinct request_id) from events where tag = 'postgres-away'"
+    eventually(lambda: rows(postgres_here.url, query) == [(30, 30)], 15)
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+def test_o1_sigterm_finishes_streams_and_refuses_what_comes_after(
+    gateway: LiveGateway, evil: Evil, postgres_here: servers.PostgresServer, redis_here: servers.RedisServer
+) -> None:
+    """Ready says 503 at once, a stream goes on to its [DONE], a later call gets 503, the end is exit 0."""
+    with (
+        LiveGateway(
+            config(evil.origin), redis_url=redis_here.url, database_url=postgres_here.url, migrated=False
+        ) as leaving,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        call = pool.submit(lambda: leaving.chat(model="slow", max_tokens=3, stream=True))
+        time.sleep(0.7)
+        leaving.signal(signal.SIGTERM)
+        eventually(lambda: leaving.get("/health/ready").status_code == 503, 2)
+        late = eventually(lambda: (a := leaving.chat(max_tokens=2)).status_code == 503 and a, 3)
+        check(late, Reason.SHUTTING_DOWN)
+        assert call.result().text.endswith("data: [DONE]\n\n")
+        assert leaving.process is not None
+        assert leaving.process.wait(20) == 0
+        assert "call_broken" not in leaving.log()
+
+
+def test_o2_starts_and_says_what_is_missing_without_its_stores(evil: Evil) -> None:
+    """No Redis, no PostgreSQL: it listens, is degraded, refuses calls in words, and never with 401."""
+    nowhere = servers.free_port()
+    with LiveGateway(
+        config(evil.origin),
+        redis_url=f"redis://127.0.0.1:{nowhere}",
+        database_url=f"postgresql://postgres@127.0.0.1:{nowhere}/none",
+        migrated=False,
+    ) as gateway:
+        problems = eventually(lambda: len(p := gateway.get("/health/ready").json().get("problems", {})) == 2 and p)
+        assert set(problems) == {"redis", "postgres"}
+        check(gateway.chat(max_tokens=2), Reason.STORE_UNAVAILABLE)
+        assert gateway.chat("sk-nobody", max_tokens=2).status_code == 401
+        headers = {"authorization": f"Bearer {KEY}"}
+        assert httpx.get(gateway.url + "/v1/models", headers=headers, verify=False).status_code == 200
