@@ -188,7 +188,7 @@ class Container:
                 meaning="the configuration read before stays in force",
             )  # fmt: skip
             return
-        changed = settings != self.settings
+        changed, was_rejected = settings != self.settings, bool(self.config.problems)
         self.config = ConfigState(self.system.now_us())
         if changed:
             self.providers.reload(settings)
@@ -196,6 +196,11 @@ class Container:
             self.journal.configure(settings)
             self.gateway.settings = settings
             self.journal.log("info", "config_reloaded", version=settings.version, tenants=len(settings.tenants))
+        elif was_rejected:
+            self.journal.log(
+                "info", "config_accepted", version=settings.version,
+                meaning="the file is right again and says what is in force",
+            )  # fmt: skip
         self.journal.reloaded("success")
 
     async def stop(self) -> None:
