@@ -24,6 +24,7 @@ from perpetuo.domain.gateway.operate import KIND, tenant_standing
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.events import Event, EventFilter, Outcome
 from perpetuo.domain.model.tenants import Tenant
+from perpetuo.domain.policy.breaker import BreakerPhase
 from perpetuo.domain.ports import StoreUnavailable
 from perpetuo.entrypoints.http.account import iso
 from perpetuo.entrypoints.http.admin import facts
@@ -37,6 +38,7 @@ HOUR_US = 60 * MINUTE_US
 EVENTS_SHOWN = 20
 PER_PAGE = 50
 TENANTS_SHOWN = 8
+WORST_FIRST = (BreakerPhase.OPEN.value, BreakerPhase.HALF_OPEN.value, BreakerPhase.CLOSED.value)
 LONG_BACKLOG = 10_000
 STORE_NAMES = {"redis": "Redis", "postgres": "PostgreSQL", "sqlite": "SQLite", "memory": "Ledger in this process"}
 FAILED = frozenset({Outcome.FAILED.value, Outcome.TRUNCATED.value, Outcome.ABANDONED.value})
@@ -147,10 +149,12 @@ def _about_calls(events: Sequence[Event]) -> Iterable[Facts]:
 
 
 def providers(container: Container) -> list[Facts]:
+    """Those in trouble first."""
     settings, now_us = container.settings, container.system.now_us()
     readings = container.stores.breakers.all_views()
     specs = settings.providers
-    return [facts.provider(specs[r.provider], r, settings.models, now_us) for r in readings if r.provider in specs]
+    found = [facts.provider(specs[r.provider], r, settings.models, now_us) for r in readings if r.provider in specs]
+    return sorted(found, key=lambda one: WORST_FIRST.index(one["breaker"]["state"]))
 
 
 async def system(container: Container) -> Facts:
