@@ -25,7 +25,7 @@ async def provide_caller(request: Request[Any, Any, Any], container: Container) 
     head = intake.read_head(request.scope["headers"])  # type: ignore[arg-type]
     refusal = intake.check_framing(head, container.gateway.settings.server)
     if refusal is not None:
-        raise RefusedError(refusal)
+        raise RefusedError(refusal, close=True)
     key = intake.credential(head)
     caller = key if isinstance(key, Refusal) else container.gateway.authenticate(key)
     if isinstance(caller, Refusal):

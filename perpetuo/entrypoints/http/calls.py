@@ -42,10 +42,8 @@ class Calls:
         if isinstance(caller, Refusal):
             return await self._turn_away(scope, head, client, caller)
         body = await intake.read_body(receive, self._gateway.settings.server)
-        if body is None:
-            return
         if isinstance(body, Refusal):
-            return await self._refuse(scope, head, client, caller, body)
+            return await self._refuse(scope, head, client, caller, body, close=True)
         request = self._request(scope, head, client, body, started, started_us)
         if isinstance(request, Refusal):
             return await self._refuse(scope, head, client, caller, request)
@@ -113,10 +111,17 @@ class Calls:
             self._note(scope, head, client, refusal, None)
 
     async def _refuse(
-        self, scope: Any, head: intake.Head, client: AsgiClient, caller: Caller, refusal: Refusal
+        self,
+        scope: Any,
+        head: intake.Head,
+        client: AsgiClient,
+        caller: Caller,
+        refusal: Refusal,
+        *,
+        close: bool = False,
     ) -> None:
-        unread = refusal.reason in (Reason.REQUEST_TOO_LARGE, Reason.REQUEST_TIMEOUT)
-        await client.refuse(refusal, [("connection", "close")] if unread else ())
+        """Refused to a known caller; ``close``: the body was not read to its end."""
+        await client.refuse(refusal, [("connection", "close")] if close else ())
         self._note(scope, head, client, refusal, caller)
 
     def _note(self, scope: Any, head: intake.Head, client: AsgiClient, refusal: Refusal, caller: Caller | None) -> None:

@@ -73,9 +73,10 @@ def _bare(name: bytes, value: bytes) -> bytes:
 
 def check_framing(head: Head, server: ServerSettings) -> Refusal | None:
     """One host, one length, no encoding, not too large: before the key is looked at."""
-    if head.hosts != 1:
-        what = "no Host header" if head.hosts == 0 else "more than one Host header"
-        return Refusal(Reason.INVALID_REQUEST, f"The request has {what}.")
+    if head.hosts > 1:
+        return Refusal(Reason.INVALID_REQUEST, "The request has more than one Host header.")
+    if not head.fields.get(b"host"):  # granian puts an empty one where there was none
+        return Refusal(Reason.INVALID_REQUEST, "The request has no Host header.")
     length = head.text(b"content-length")
     if head.lengths > 1 or (length is not None and b"transfer-encoding" in head.fields):
         return Refusal(Reason.INVALID_REQUEST, "The request's length is ambiguous.")
@@ -195,13 +196,17 @@ def recorded_address(address: str | None, how: ClientIp) -> str | None:
     return str(ipaddress.ip_network((parsed, prefix), strict=False).network_address)
 
 
-async def read_body(receive: Any, server: ServerSettings) -> bytes | Refusal | None:
-    """The whole body within its limits; ``None`` when the client left before its end."""
+CUT_SHORT = Refusal(Reason.INVALID_REQUEST, "The body ended before its end, or its chunks are malformed.")
+"""Granian says the same of a client that left and of one that is still there but sent a bad chunk."""
+
+
+async def read_body(receive: Any, server: ServerSettings) -> bytes | Refusal:
+    """The whole body within its limits. After a refusal the connection can't be used again."""
     try:
         async with asyncio.timeout(server.body_timeout):
             message = await receive()
             if message["type"] != "http.request":
-                return None
+                return CUT_SHORT
             body: bytes = message.get("body", b"")
             if not message.get("more_body"):
                 return body if len(body) <= server.request_max_bytes else too_large(server)
@@ -212,12 +217,12 @@ async def read_body(receive: Any, server: ServerSettings) -> bytes | Refusal | N
         )
 
 
-async def _rest(receive: Any, first: bytes, server: ServerSettings) -> bytes | Refusal | None:
+async def _rest(receive: Any, first: bytes, server: ServerSettings) -> bytes | Refusal:
     parts, size = [first], len(first)
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return None
+            return CUT_SHORT
         part = message.get("body", b"")
         size += len(part)
         if size > server.request_max_bytes:

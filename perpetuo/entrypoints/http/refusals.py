@@ -11,6 +11,8 @@ from litestar.exceptions import (
 )
 
 from perpetuo.domain.model.errors import Reason, Refusal
+from perpetuo.domain.model.settings import ServerSettings
+from perpetuo.entrypoints.http import intake
 from perpetuo.entrypoints.http.errors import envelope, retry_headers, status_of
 from perpetuo.entrypoints.http.request_id import request_id
 
@@ -18,19 +20,22 @@ SERVED = (
     "POST /v1/chat/completions, POST /v1/embeddings, GET /v1/models, GET /v1/models/{id}, GET /v1/key, "
     "GET /v1/requests/{id}"
 )
+CLOSE = {"connection": "close"}
 _log = logging.getLogger("perpetuo")
 
 
 class RefusedError(Exception):
     """Raised by a route that refuses; `answer` renders it."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: Refusal, *, close: bool = False) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
+        self.close = close
+        """Is the connection not to be trusted with another request?"""
 
 
 def refused(_: Request[Any, Any, Any], error: RefusedError) -> Response[bytes]:
-    return answer(error.refusal)
+    return answer(error.refusal, headers=CLOSE if error.close else None)
 
 
 def answer(refusal: Refusal, status: int | None = None, headers: dict[str, str] | None = None) -> Response[bytes]:
@@ -45,6 +50,9 @@ def answer(refusal: Refusal, status: int | None = None, headers: dict[str, str] 
 
 def framework_refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """What Litestar refuses, in our envelope. Its router's own refusals pass no middleware."""
+    framing = intake.check_framing(intake.read_head(request.scope["headers"]), ServerSettings())  # type: ignore[arg-type]
+    if framing is not None:
+        return answer(framing, headers={**CLOSE, "x-request-id": request_id(request.scope)})
     if isinstance(error, NotFoundException):
         served = f" Served here: {SERVED}." if request.url.path.startswith("/v1") else ""
         refusal = Refusal(Reason.NOT_FOUND, f"There is nothing at this path.{served}")
