@@ -25,6 +25,10 @@ class StoreUnavailable(Exception):  # noqa: N818 - names the refusal it becomes
     """A store could not be reached in time. The step may or may not have happened; repeat it by call id."""
 
 
+class NeverSent(StoreUnavailable):
+    """The store was not even asked: the step surely did not happen, so there is nothing to undo."""
+
+
 class ScopeUsage(Protocol):
     """Current use of one scope."""
 
