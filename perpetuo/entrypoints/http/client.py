@@ -12,6 +12,7 @@ from perpetuo.entrypoints.http.errors import envelope, retry_headers, status_of
 Receive = Any
 Send = Any
 
+STALLED_SECONDS = 20.0
 JSON_HEADER = (b"content-type", b"application/json")
 
 
@@ -25,6 +26,10 @@ class AsgiClient:
 
     Granian does not cancel a handler whose client left; it says ``http.disconnect`` to whoever
     listens. `watch` listens, in the only extra task a call has.
+
+    A client that stays but takes nothing for `STALLED_SECONDS` is treated as one that left: nothing
+    else would ever end a call whose reader has stalled. It is less than a lease, so that such a call is
+    settled by its own worker and not by the reaper.
     """
 
     def __init__(self, send: Send, request_id: str, budget_status: int) -> None:
@@ -91,10 +96,11 @@ class AsgiClient:
             await self._try({"type": "http.response.body", "body": data, "more_body": more})
 
     async def _try(self, message: dict[str, Any]) -> None:
-        """A transport that is gone is the client's leaving, not an error of ours."""
+        """A transport that is gone, or stalled, is the client's leaving, not an error of ours."""
         try:
-            await self._send(message)
-        except (OSError, RuntimeError):
+            async with asyncio.timeout(STALLED_SECONDS):
+                await self._send(message)
+        except (OSError, RuntimeError):  # TimeoutError is an OSError
             self.abort.fire(CLIENT_GONE)
 
     @property
