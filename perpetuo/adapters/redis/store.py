@@ -13,11 +13,12 @@ Rule 2: who waits for a reply may be cancelled at any time; the connection never
 Rule 3: a command whose connection broke is sent once more, if that can be answered within 1.5 timeouts of its first
 sending; so everything sent here must be safe to repeat.
 Rule 4: one broken lane makes the idle ones suspect too: they have to be greeted again before they carry anything.
+Rule 5: what was never handed to a connection fails with `NeverSent`; anything else that fails may have run.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import attrs
@@ -25,7 +26,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from perpetuo.adapters.redis.connection import BROKEN, Endpoint, Link, NotReadyError, pack
 from perpetuo.adapters.redis.scripts import Script
-from perpetuo.domain.ports import StoreUnavailable
+from perpetuo.domain.ports import NeverSent, StoreUnavailable
 
 LANES = 2
 FIRST_ATTEMPT = 0.3
@@ -39,7 +40,8 @@ MAX_BATCH = 256
 @attrs.define(eq=False, slots=True)
 class _Waiting:
     """
-    A command on its way. ``until`` is set once it was sent in vain: then it must be answered by that time.
+    A command on its way. ``until`` is set once it was sent in vain (in whole or in part): then it must be answered by
+    that time, and when it fails nobody knows whether it ran.
 
     ``epoch``: the only life of Redis it may be sent to; ``None``: any.
     """
@@ -59,7 +61,15 @@ class FullError(StoreUnavailable):
 
 
 class AnotherLifeError(StoreUnavailable):
-    """Redis was restarted or replaced before the command could be sent; it has not run there."""
+    """
+    Redis was restarted or replaced before the command could be sent; it has not run there.
+
+    ``was_sent``: it may have run in the life before.
+    """
+
+    def __init__(self, *, was_sent: bool) -> None:
+        super().__init__("Redis was restarted")
+        self.was_sent = was_sent
 
 
 class RedisStore:
@@ -106,10 +116,14 @@ class RedisStore:
     async def run(
         self, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None = None
     ) -> Any:
-        """Run a script; its reply. `StoreUnavailable`: it may or may not have run; `ResponseError`: it failed."""
+        """
+        Run a script; its reply. `NeverSent`: it has not run; other `StoreUnavailable`: it may have.
+
+        `ResponseError`: it failed.
+        """
         reply = await self._send((b"EVALSHA", script.sha, len(keys), *keys, *arguments), epoch)
         if isinstance(reply, NoScriptError):
-            reply = await self._send((b"EVAL", script.body, len(keys), *keys, *arguments), epoch)
+            reply = await once_sent(self._send((b"EVAL", script.body, len(keys), *keys, *arguments), epoch))
         if isinstance(reply, ResponseError):
             raise reply
         return reply
@@ -123,10 +137,12 @@ class RedisStore:
 
     def _send(self, command: Sequence[Any], epoch: str | None) -> "asyncio.Future[Any]":
         """Put a command on its way, if asked so only in one life of Redis; errors of the server are replies."""
-        if not self._up and not self._trying:
-            raise StoreUnavailable(self._problem or "Redis is away")
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(pack(command), reply, epoch))
+        waiting = _Waiting(pack(command), reply, epoch)
+        if not self._up and not self._trying:
+            self._fail(waiting, self._problem or "Redis is away")
+            return reply
+        self._queue.append(waiting)
         if self._idle:
             self._wake()
         return reply
@@ -197,7 +213,7 @@ class RedisStore:
 
     def _fail(self, waiting: _Waiting, text: str) -> None:
         if not waiting.reply.done():
-            waiting.reply.set_exception(StoreUnavailable(text))
+            waiting.reply.set_exception(StoreUnavailable(text) if waiting.until else NeverSent(text))
 
     def _fail_all(self, text: str) -> None:
         while self._queue:
@@ -251,7 +267,7 @@ def _fit_for(epoch: str, batch: list[_Waiting]) -> list[_Waiting]:
     misfits = [w for w in batch if w.epoch is not None and w.epoch != epoch]
     for waiting in misfits:
         if not waiting.reply.done():
-            waiting.reply.set_exception(AnotherLifeError("Redis was restarted"))
+            waiting.reply.set_exception(AnotherLifeError(was_sent=bool(waiting.until)))
     return [w for w in batch if w not in misfits] if misfits else batch
 
 
@@ -278,6 +294,15 @@ async def run_in_life(
     epoch = store.epoch
     try:
         return await run(store, script, keys, (now, epoch, *arguments), epoch)
-    except AnotherLifeError:
+    except AnotherLifeError as error:
         epoch = store.epoch
-        return await run(store, script, keys, (now, epoch, *arguments), epoch)
+        again = run(store, script, keys, (now, epoch, *arguments), epoch)
+        return await (once_sent(again) if error.was_sent else again)
+
+
+async def once_sent(again: Awaitable[Any]) -> Any:
+    """Repeat something that may have run before: then "never sent" would be a lie."""
+    try:
+        return await again
+    except NeverSent as error:
+        raise StoreUnavailable(str(error)) from error

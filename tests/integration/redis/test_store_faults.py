@@ -12,8 +12,8 @@ from perpetuo.adapters.redis.connected import ConnectedRedis
 from perpetuo.adapters.redis.connection import Endpoint
 from perpetuo.adapters.redis.room import UnfitRedisError
 from perpetuo.adapters.redis.scripts import Script, load
-from perpetuo.adapters.redis.store import RedisStore
-from perpetuo.domain.ports import StoreUnavailable
+from perpetuo.adapters.redis.store import RedisStore, run_in_life
+from perpetuo.domain.ports import NeverSent, StoreUnavailable
 from tests.integration.redis.proxy import lossy_proxy
 from tests.servers import RedisServer, free_port
 
@@ -97,6 +97,37 @@ async def test_o2_starts_while_redis_is_away() -> None:
     async with connected(f"redis://127.0.0.1:{free_port()}") as store:
         assert "can't be used" in (store.problem() or "")
         assert await refused_after(store) < 0.005
+
+
+async def test_r5_what_was_never_sent_says_so(new_redis_server: NewServer) -> None:
+    """Refused at once, or gone while still waiting for a connection: it surely has not run. Sent: nobody knows."""
+    async with connected(f"redis://127.0.0.1:{free_port()}") as store:
+        with pytest.raises(NeverSent):
+            await store.run(COUNT, ["n"], [])
+    server = new_redis_server()
+    async with connected(server.url) as store:
+        server.pause()
+        sent = [asyncio.create_task(store.execute(b"INCR", "n")) for _ in range(2)]
+        await asyncio.sleep(0.01)  # they are on their way, over one lane
+        blocked = [asyncio.create_task(store.execute(b"INCR", "n")) for _ in range(2)]
+        await asyncio.sleep(0.01)  # and these over the other
+        waiting = [asyncio.create_task(store.execute(b"INCR", "n")) for _ in range(5)]
+        failed = await asyncio.gather(*sent, *blocked, *waiting, return_exceptions=True)
+        assert [type(error) for error in failed] == [StoreUnavailable] * 4 + [NeverSent] * 5
+        server.resume()
+        await back_after(store)
+        assert int(await store.execute(b"GET", "n") or 0) <= 4
+
+
+async def test_r5_a_script_that_was_sent_in_vain_never_claims_it_was_not(new_redis_server: NewServer) -> None:
+    """It ran, its reply got lost, and then Redis was gone: "never sent" would leave its hold behind."""
+    server = new_redis_server()
+    async with lossy_proxy(server.port) as proxy, connected(proxy.url, timeout=0.3) as store:
+        await run_in_life(store, COUNT, b"", ["n"], [])
+        proxy.lose = 100
+        with pytest.raises(StoreUnavailable) as failed:
+            await run_in_life(store, COUNT, b"", ["n"], [])
+        assert not isinstance(failed.value, NeverSent)
 
 
 @pytest.mark.parametrize("silently", [False, True])
