@@ -45,8 +45,10 @@ class Said:
     closed: bool
 
 
-def say(gateway: LiveGateway, *pieces: bytes, half_close: bool = False, patience: float = 3.0) -> Said:
-    """Send these bytes on one connection and listen until it is closed or silent."""
+def say(
+    gateway: LiveGateway, *pieces: bytes, half_close: bool = False, patience: float = 3.0, more: float = 0.3
+) -> Said:
+    """Send these bytes on one connection and listen until it is closed, or silent for ``more`` after an answer."""
     received, closed = b"", False
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=patience) as sock:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -59,7 +61,7 @@ def say(gateway: LiveGateway, *pieces: bytes, half_close: bool = False, patience
             while piece := sock.recv(65_536):
                 received += piece
                 if not half_close and re.search(rb"\r\n\r\n.*[}]\Z", received, re.DOTALL):
-                    sock.settimeout(0.3)
+                    sock.settimeout(more)
             closed = True
         except TimeoutError:
             pass
@@ -246,7 +248,7 @@ BODIES = {
 def test_s3_s9_bad_json_is_400(gateway: LiveGateway, body: bytes, with_key: bool) -> None:
     """Our envelope with a message; the next request on a new connection is fine."""
     more = [b"x-idempotency-key: k"] if with_key else []
-    said = say(gateway, head(*more, length=b"content-length: %d\r\n" % len(body)), body, patience=10.0)
+    said = say(gateway, head(*more, length=b"content-length: %d\r\n" % len(body)), body, patience=10.0, more=0.02)
     assert said.statuses == [400], said
     error = json.loads(said.body)["error"]
     assert (error["code"], error["source"]) == ("invalid_request", "gateway")
