@@ -107,7 +107,7 @@ class ConnectedRedis:
             ledger=RedisLedger(store, room=lambda: watch.room, problem=lambda: watch.problem() or counters.problem()),
             stream=RedisEventStream(store),
             counters=counters,
-            refusals=RedisRecentRefusals(store, RealSystem().now_us),
+            refusals=RedisRecentRefusals(store, RealSystem().now_us, room=lambda: watch.room),
             logins=RedisLogins(store),
             watch=watch,
             task=asyncio.create_task(watch.run(), name="redis-watch"),

@@ -1,14 +1,14 @@
 """
 How full is Redis, and is it set up so that it forgets nothing?
 
-Looked at once a second, so that nobody needs a round trip to know: answers are kept below 70 % of ``maxmemory``, calls
-admitted below 85 %, so that settlements and events always find room. ``INFO`` and not ``CONFIG``, which managed
-Redis blocks.
+Looked at once a second, so that nobody needs a round trip to know: refusals are remembered below 50 % of
+``maxmemory``, answers kept below 70 %, calls admitted below 85 %, so that settlements and events always find room.
+``INFO`` and not ``CONFIG``, which managed Redis blocks.
 """
 
 import attrs
 
-ANSWERS_BELOW, ADMISSION_BELOW = 70, 85
+NOTES_BELOW, ANSWERS_BELOW, ADMISSION_BELOW = 50, 70, 85
 """Percent of ``maxmemory``."""
 KEEPS = "noeviction"
 

@@ -113,9 +113,7 @@ class RedisStore:
         """Why Redis can't be used right now; ``None`` while it can."""
         return None if self._up else self._problem or "Redis has not answered yet"
 
-    async def run(
-        self, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None = None
-    ) -> Any:
+    async def run(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None = None) -> Any:
         """
         Run a script; its reply. `NeverSent`: it has not run; other `StoreUnavailable`: it may have.
 

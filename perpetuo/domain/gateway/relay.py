@@ -7,10 +7,11 @@ Rule 2: SQL away: the batch in hand is tried again until SQL takes it, and nothi
 stream keeps it all for whoever comes first. Calls do not notice.
 Rule 3: an outage is logged twice, when it starts and when it is over; each failure is counted.
 Rule 4: refusals are counts for people. They are folded by the minute before they travel, and what
-does not fit in memory while SQL is away is dropped and said so. The first thousand of a second are also
-kept by request id, for the caller who asks.
+does not fit in memory while SQL is away is dropped and said so. Of the first thousand of a second, the first
+fifty of each tenant are also kept by request id, for the caller who asks.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
@@ -40,6 +41,8 @@ MOST_ADDRESSES = 256
 OTHER_ADDRESSES = "*"
 MOST_RECENT = 1_000
 """Refusals per flush that are remembered by request id."""
+MOST_RECENT_OF_TENANT = 50
+"""Of these, of one tenant: its flood must not fill the ledger, nor take the room of the others."""
 SQL = "sql"
 STREAM = "stream"
 
@@ -126,6 +129,7 @@ class Refusals:
     def __init__(self) -> None:
         self._rows: dict[_Key, RefusalNote] = {}
         self._recent: list[RefusalNote] = []
+        self._recent_of: Counter[str] = Counter()
         self._addresses: set[str] = set()
         self._minute = 0
         self.dropped = 0
@@ -133,8 +137,10 @@ class Refusals:
 
     def add(self, note: RefusalNote) -> None:
         """Count a refusal, and remember it by its request id."""
-        if len(self._recent) < MOST_RECENT and note.tenant_id:
+        tenant = note.tenant_id
+        if tenant and len(self._recent) < MOST_RECENT and self._recent_of[tenant] < MOST_RECENT_OF_TENANT:
             self._recent.append(note)
+            self._recent_of[tenant] += 1
         self.count(note)
 
     def count(self, note: RefusalNote) -> None:
@@ -156,7 +162,7 @@ class Refusals:
 
     def take_recent(self) -> list[RefusalNote]:
         """The latest refusals one by one; they are the caller's now."""
-        recent, self._recent = self._recent, []
+        recent, self._recent, self._recent_of = self._recent, [], Counter()
         return recent
 
     def _address(self, minute: int, address: str) -> str:

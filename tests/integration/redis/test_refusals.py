@@ -5,6 +5,7 @@ import pytest
 from perpetuo.adapters.redis import keys
 from perpetuo.adapters.redis.logins import RedisLogins
 from perpetuo.adapters.redis.refusals import RedisRecentRefusals
+from perpetuo.adapters.redis.room import Room
 from perpetuo.domain.model.events import RefusalNote
 from tests.contract.ledger_world import MINUTE, SECOND
 from tests.integration.redis.world import RedisWorld
@@ -49,6 +50,32 @@ async def test_r4_a_flood_of_refusals_fills_nothing(world: RedisWorld) -> None:
     await refusals.note_refusals([note(f"r{n}") for n in range(1500)])
     name = keys.refusals(keys.prefix_of("acme"), world.clock.now_us // MINUTE)
     assert await world.store.execute(b"HLEN", name) == 1000
+
+
+async def test_a3_minutes_of_429s_leave_room_for_calls(world: RedisWorld) -> None:
+    """From however many workers: 2,000 notes a shard and minute, what is there already stays."""
+    workers = [RedisRecentRefusals(world.store, world.clock) for _ in range(4)]
+    for number, worker in enumerate(workers):
+        await worker.note_refusals([note(f"r{number}-{n}") for n in range(900)])
+    name = keys.refusals(keys.prefix_of("acme"), world.clock.now_us // MINUTE)
+    assert await world.store.execute(b"HLEN", name) == 2_000
+    assert await world.store.execute(b"MEMORY", b"USAGE", name, b"SAMPLES", b"0") < 1_000_000
+    assert await workers[0].find_refusal("acme", "r0-0") == note("r0-0")
+    assert await workers[0].find_refusal("acme", "r3-899") is None
+    world.clock.advance(MINUTE)
+    await workers[0].note_refusals([note("next")])
+    assert await workers[0].find_refusal("acme", "next") is not None
+
+
+async def test_a3_refusals_are_not_remembered_in_a_redis_that_is_half_full(world: RedisWorld) -> None:
+    """Notes are a convenience: they give way long before answers (70 %) and calls (85 %) do."""
+    refusals = RedisRecentRefusals(world.store, world.clock, room=lambda: world.room)
+    world.room = Room(used=50, maximum=100)
+    await refusals.note_refusals([note("r1")])
+    assert await world.store.execute(b"KEYS", b"*refusals*") == []
+    world.room = Room(used=49, maximum=100)
+    await refusals.note_refusals([note("r1")])
+    assert await refusals.find_refusal("acme", "r1") == note("r1")
 
 
 async def test_s7_five_logins_a_minute_for_each_address(world: RedisWorld) -> None:

@@ -1,6 +1,7 @@
 """The relay between the ledger's stream and SQL, over memory twins and a clock that only moves when asked."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
@@ -246,11 +247,23 @@ async def test_o4_refusals_in_memory_are_bounded_and_what_is_dropped_is_said(set
     """Thousands of tenants, and SQL away for long: a bounded number of rows."""
     pending = Refusals()
     for n in range(relay.MOST_ROWS + 7):
-        pending.add(refusal(key_name=f"k{n}"))
+        pending.add(refusal(tenant_id=f"t{n}"))
     assert len(pending.take_recent()) == relay.MOST_RECENT
     await relay.flush_once(pending, setting.store, setting.notes)
     assert len(setting.store.refusals) == relay.MOST_ROWS
     assert setting.lines("refusals_dropped") == [{"count": 7}]
+
+
+def test_a3_a_tenant_in_a_loop_of_429s_takes_no_room_from_the_others() -> None:
+    """Fifty of its refusals a second are remembered one by one; the other tenants' still are, and all are counted."""
+    pending = Refusals()
+    for _ in range(5_000):
+        pending.add(refusal(tenant_id="loop"))
+    pending.add(refusal(tenant_id="calm"))
+    assert Counter(note.tenant_id for note in pending.take_recent()) == {"loop": 50, "calm": 1}
+    assert {row.tenant_id: row.count for row in pending.take()} == {"loop": 5_000, "calm": 1}
+    pending.add(refusal(tenant_id="loop"))
+    assert len(pending.take_recent()) == 1
 
 
 async def test_a_spray_of_addresses_can_not_fill_the_table(setting: Setting) -> None:
