@@ -1,6 +1,7 @@
 """How do the ordinary Litestar routes refuse, and what becomes of what Litestar itself refuses?"""
 
 import logging
+import re
 from typing import Any
 
 from litestar import Request, Response
@@ -9,6 +10,7 @@ from litestar.exceptions import (
     MethodNotAllowedException,
     NotFoundException,
 )
+from litestar.routes import HTTPRoute
 
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.settings import ServerSettings
@@ -20,6 +22,9 @@ SERVED = (
     "POST /v1/chat/completions, POST /v1/embeddings, GET /v1/models, GET /v1/models/{id}, GET /v1/key, "
     "GET /v1/requests/{id}"
 )
+DEFECT = "internal_error"
+"""Code of what must not happen: no row of the error table, and no test but one that breaks a route on purpose."""
+_PARAMETER = re.compile(r"\{[^}]+\}")
 CLOSE = {"connection": "close"}
 _log = logging.getLogger("perpetuo")
 
@@ -58,17 +63,37 @@ def framework_refused(request: Request[Any, Any, Any], error: HTTPException) -> 
         refusal = Refusal(Reason.NOT_FOUND, f"There is nothing at this path.{served}")
         return answer(refusal, headers={"x-request-id": request_id(request.scope)})
     if isinstance(error, MethodNotAllowedException):
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(sorted(methods_at(request)))
         refusal = Refusal(Reason.METHOD_NOT_ALLOWED, f"{request.method} is not possible here. Possible: {allowed}.")
         return answer(refusal, headers={"allow": allowed, "x-request-id": request_id(request.scope)})
     return answer(Refusal(Reason.INVALID_REQUEST, str(error.detail)), status=error.status_code)
 
 
-def broken(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def methods_at(request: Request[Any, Any, Any]) -> set[str]:
+    """Methods the routes of this path take; the router does not tell."""
+    return {
+        method
+        for route in request.app.routes
+        if isinstance(route, HTTPRoute)
+        and re.fullmatch(_PARAMETER.sub(_any, route.path), request.url.path.rstrip("/") or "/")
+        for method in route.methods
+        if method != "OPTIONS"
+    }
+
+
+def _any(parameter: re.Match[str]) -> str:
+    return ".+" if parameter[0].endswith(":path}") else "[^/]+"
+
+
+def broken(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
     """A defect of ours: the log has where, the client gets no traceback."""
     _log.error("%s %s is broken", request.method, request.scope.get("path_template"), exc_info=error)
-    refusal = Refusal(Reason.STORE_UNAVAILABLE, "The gateway could not answer this. Your operator's log says why.")
-    return answer(refusal, status=503)
+    message = "The gateway failed at this, and it is its own defect. Your operator's log says where."
+    return Response(
+        {"error": {"message": message, "type": "api_error", "param": None, "code": DEFECT, "source": "gateway"}},
+        status_code=500,
+        headers={"x-should-retry": "false", "x-request-id": request_id(request.scope)},
+    )
 
 
 EXCEPTION_HANDLERS: dict[Any, Any] = {RefusedError: refused, HTTPException: framework_refused, Exception: broken}
