@@ -10,12 +10,16 @@ from perpetuo.domain.model.errors import Refusal
 from perpetuo.domain.model.events import Event, Outcome
 from perpetuo.domain.model.models import Target
 from perpetuo.domain.model.money import ZERO, Nano
-from perpetuo.domain.model.upstream import Abort
+from perpetuo.domain.model.upstream import Abort, Answer
 from perpetuo.domain.model.usage import Usage
-from perpetuo.domain.ports import Client
+from perpetuo.domain.ports import Client, Stream
 
 CLIENT_GONE = "client_gone"
 SHUTDOWN = "shutdown"
+NEARLY = 0.9
+"""A target that had so much of its own total timeout had all of it: admission and earlier waits cost some."""
+TIMERS_EARLY = 0.05
+"""Seconds: a timeout so shortly before the deadline is the deadline's."""
 
 
 @attrs.define(eq=False)
@@ -47,6 +51,16 @@ class Call:
     """The target of the latest attempt."""
     generation: int = 0
     """Of the target's breaker when the latest attempt began: older results don't count."""
+    probe: str | None = None
+    """Its id if the latest attempt is its breaker's probe."""
+    begun: float = 0.0
+    """Monotonic seconds at which the latest attempt began."""
+    writing: float = 0.0
+    """Seconds of it spent on the client taking its bytes."""
+    sending: bool = False
+    """Is an attempt under way whose cost is in no account yet?"""
+    result: Answer | Stream | None = None
+    """The usable answer, once there is one."""
     kept: Nano = ZERO
     """Input cost of attempts that were sent and have no usage (B9)."""
     upstream_seconds: float = 0.0
@@ -69,6 +83,15 @@ class Call:
             return None
         lowered = self.sent_limit == self.limit and self.limit != self.current.limit
         return "budget" if lowered else "ceiling"
+
+    def cut_short(self, now: float) -> bool:
+        """Is the call's time over before the latest attempt had its target's own? Then its silence is no fault (C5)."""
+        if self.target is None or now < self.deadline - TIMERS_EARLY:
+            return False
+        asked, own = self.prepared.request.timeout, self.target.timeouts.total
+        if asked is not None and asked < own:
+            return True
+        return now - self.begun - self.writing < NEARLY * own
 
     def abort_with_client(self) -> None:
         """The client's signal reaches the provider call - unless it merely left a call that has a key."""

@@ -115,16 +115,14 @@ class Gateway:
             client.abort.detach(call.abort_with_client)
 
     def _begin(self, prepared: Prepared, admitted: Admitted, client: Client) -> Call:
-        request, now = prepared.request, self._system.monotonic()
-        total = max(target.timeouts.total for target in prepared.targets)
         call = Call(
             prepared=prepared,
             admitted=admitted,
             abort=Abort(),
-            deadline=request.started + min(total, request.timeout or total),
+            deadline=prepared.deadline,
             limit=affordable_limit(prepared, admitted.hold.amount),
             hold=admitted.hold,
-            admitted_at=now,
+            admitted_at=self._system.monotonic(),
             client=client,
             current=prepared,
             attempt_cost=admitted.hold.amount,
@@ -140,7 +138,15 @@ class Gateway:
         self._journal.log(
             "error", "call_broken", error_type=type(error).__name__, request_id=call.prepared.request.request_id
         )
-        ended = Ended(Outcome.FAILED, 500, "internal_error", sent=bool(call.attempts))
+        result = call.result
+        ended = Ended(
+            outcome=Outcome.FAILED,
+            status=500,
+            error_code="internal_error",
+            usage=result.usage if result is not None else None,
+            output_bytes=result.output_bytes if result is not None else 0,
+            sent=call.sending or result is not None,
+        )
         await asyncio.shield(asyncio.ensure_future(self._settler.settle(call, ended)))
 
     async def _refuse(

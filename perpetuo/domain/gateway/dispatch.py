@@ -24,7 +24,7 @@ from perpetuo.domain.model.events import Outcome
 from perpetuo.domain.model.models import Target
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.upstream import Answer, Fault, Outbound, UpstreamFailure
-from perpetuo.domain.policy.breaker import BreakerPhase
+from perpetuo.domain.policy.breaker import BreakerPhase, evidence
 from perpetuo.domain.policy.routing import (
     Cooldowns,
     GiveUp,
@@ -63,6 +63,11 @@ class Trip:
     """The latest answer of a provider, good or bad."""
     larger: bool = False
     """Has it gone to the model with the larger context?"""
+
+    @property
+    def error_code(self) -> str | None:
+        """The latest code a caller may see: not one about our credential (C5)."""
+        return None if self.answer is None or self.answer.fault is Fault.CREDENTIAL else self.answer.error_code
 
 
 class Dispatcher:
@@ -134,6 +139,8 @@ class Dispatcher:
         """Carry out one step; ``None``: there is a next one."""
         if step.wait_us and not await self._pause(call, step.wait_us / SECOND_US):
             return self._stopped(call)
+        if call.kept and not await self._afford(call, call.attempt_cost):
+            return self._unanswered(call, trip, None)
         target, now_us = step.target, self._system.now_us()
         view = self._breakers.view(target.provider)
         obstacle = blocked(target, view, self._cooldowns, now_us)
@@ -145,8 +152,6 @@ class Dispatcher:
         if obstacle is not None:
             trip.route = trip.route.without(obstacle)
             return self._blocked_at_last(call, trip)
-        if call.kept and not await self._afford(call, call.attempt_cost):
-            return self._unanswered(call, trip, None)
         self._spend_retry(call, target.provider, step.again, now_us)
         return await self._attempt(call, trip, target, view.generation, probe)
 
@@ -158,8 +163,8 @@ class Dispatcher:
     async def _attempt(
         self, call: Call, trip: Trip, target: Target, generation: int, probe: str | None
     ) -> Answer | Stream | None:
-        call.target, call.generation, call.sent_limit = target, generation, limit_for(call, target)
-        begun = self._system.monotonic()
+        call.target, call.generation, call.probe, call.sent_limit = target, generation, probe, limit_for(call, target)
+        call.begun, call.writing, call.sending = self._system.monotonic(), 0.0, True
         fault: Fault | None = None
         retry_after_us = None
         status, sent, text = 0, True, None
@@ -173,11 +178,15 @@ class Dispatcher:
                 trip.answer = result
         except UpstreamFailure as failure:
             fault, sent, text = failure.fault, failure.sent, failure.text
-        took = self._system.monotonic() - begun
+        except BaseException:
+            self._give_back_probe(call)
+            raise
+        took = self._system.monotonic() - call.begun
         call.upstream_seconds += took
+        call.sending, call.result = False, result if fault is None else None
         if fault is None and not isinstance(result, Answer):
             call.first_token_ms = ms(self._system.monotonic() - call.prepared.request.started)
-        self._learn(call, trip, target, fault, retry_after_us, generation, probe)
+        self._learn(call, trip, target, fault, sent, retry_after_us)
         call.attempts.append(_attempt_row(target, fault, status, sent, took))
         if fault is None:
             return result
@@ -197,17 +206,22 @@ class Dispatcher:
         trip: Trip,
         target: Target,
         fault: Fault | None,
+        sent: bool,
         retry_after_us: int | None,
-        generation: int,
-        probe: str | None,
     ) -> None:
         """Tell breaker, cooldowns and metrics how the attempt went."""
         now_us = self._system.now_us()
-        self._breakers.record(target.provider, fault, generation=generation, probe=probe)
+        counted = evidence(fault, sent=sent, cut_short=call.cut_short(self._system.monotonic()))
+        self._breakers.record(target.provider, counted, generation=call.generation, probe=call.probe)
         self._journal.attempted(target.provider, fault.value if fault is not None else "success")
         if fault is not None:
             self._cooldowns = self._cooldowns.after(target, fault, retry_after_us, now_us)
             trip.tried.append(Tried(target, fault, now_us, retry_after_us))
+
+    def _give_back_probe(self, call: Call) -> None:
+        """The attempt ended by a defect or a cancellation of ours, so it has found nothing."""
+        if call.target is not None and call.probe is not None:
+            self._breakers.record(call.target.provider, Fault.ABORTED, generation=call.generation, probe=call.probe)
 
     def broke(self, call: Call, fault: Fault) -> None:
         """A stream broke after its first byte: the provider's health counts it as well."""
@@ -293,7 +307,7 @@ class Dispatcher:
         call.skipped = call.skipped or [_skipped(s.target, s.why.value) for s in trip.route.skipped]
         if step is None:
             step = GiveUp(_REASONS.get(trip.tried[-1].fault, Reason.UPSTREAM_ERROR))
-        refusal = gave_up(step, trip.answer.error_code if trip.answer is not None else None)
+        refusal = gave_up(step, trip.error_code, asked=bool(trip.tried))
         return Unanswered(
             refusal, Ended(Outcome.FAILED, call.client.status_of(refusal), refusal.reason.value, sent=False)
         )
@@ -324,9 +338,12 @@ _MESSAGES = {
 }
 
 
-def gave_up(step: GiveUp, provider_code: str | None = None) -> Refusal:
-    """The end of the line, in words for the caller."""
-    message = _MESSAGES[step.reason]
+TOO_LATE = "The call's time was over before a provider could be asked; nothing was sent."
+
+
+def gave_up(step: GiveUp, provider_code: str | None = None, *, asked: bool = False) -> Refusal:
+    """The end of the line, in words for the caller; ``asked``: was there an attempt?"""
+    message = TOO_LATE if step.reason is Reason.UPSTREAM_TIMEOUT and not asked else _MESSAGES[step.reason]
     if provider_code and step.reason is Reason.UPSTREAM_ERROR:
         message += f" The provider's last error code was {provider_code[:64]!r}."
     if step.retry_after_us is not None:

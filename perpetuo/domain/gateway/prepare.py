@@ -48,6 +48,12 @@ class Prepared:
         return self.model.targets
 
     @property
+    def deadline(self) -> float:
+        """Monotonic seconds at which the call must be over, whatever it waits for until then."""
+        total, asked = max(target.timeouts.total for target in self.targets), self.request.timeout
+        return self.request.started + (total if asked is None else min(total, asked))
+
+    @property
     def label(self) -> str:
         """The configured name, for metrics and rows: never a client's text."""
         return self.model.name

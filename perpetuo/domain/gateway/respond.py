@@ -14,6 +14,7 @@ from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.events import Event, Outcome
 from perpetuo.domain.model.money import usd
 from perpetuo.domain.model.upstream import Answer, Ending, Fault, UpstreamFailure
+from perpetuo.domain.policy.breaker import evidence
 from perpetuo.domain.ports import Client, Stream, System
 
 DONE = b"data: [DONE]\n\n"
@@ -76,10 +77,13 @@ class Responder:
             async for data in stream.chunks():
                 if recorder is not None:
                     recorder.add(data)
+                written = self._system.monotonic()
                 await client.write(data)
+                call.writing += self._system.monotonic() - written
         except UpstreamFailure as broken:
             failure = broken
-        call.upstream_seconds += self._system.monotonic() - waited
+        ended_at = self._system.monotonic()
+        call.upstream_seconds += ended_at - waited
         refusal, ended = stream_ending(call, stream, failure)
         answer = recorder.answer(call, stream.headers) if recorder is not None and refusal is None else None
         too_big = refusal is None and recorder is not None and recorder.too_big
@@ -89,7 +93,7 @@ class Responder:
         else:
             await client.write(DONE)
             await client.finish()
-        return broken_fault(stream, failure)
+        return broken_fault(call, stream, failure, ended_at)
 
     def _overhead(self, call: Call) -> tuple[str, str]:
         spent = self._system.monotonic() - call.prepared.request.started - call.upstream_seconds
@@ -132,10 +136,10 @@ def stream_ending(call: Call, stream: Stream, failure: UpstreamFailure | None) -
     return refusal, Ended(outcome, status, refusal.reason.value, stream.usage, stream.output_bytes)
 
 
-def broken_fault(stream: Stream, failure: UpstreamFailure | None) -> Fault | None:
+def broken_fault(call: Call, stream: Stream, failure: UpstreamFailure | None, now: float) -> Fault | None:
     """What a broken stream says about its provider's health."""
     if failure is not None:
-        return failure.fault
+        return evidence(failure.fault, cut_short=call.cut_short(now))
     return None if stream.ending is Ending.COMPLETE else Fault.RESET
 
 

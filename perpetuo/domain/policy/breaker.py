@@ -13,7 +13,7 @@ Rule 1: a breaker is a value. Each step takes one and returns the next; storing 
 Rule 2: every change begins a *generation*. Results of attempts begun under an earlier one do not count.
 Rule 3: the client's errors, 429, refused credentials and clients leaving say nothing about health: they are not
         counted. As the answer to a probe they show that the provider is alive (but for a client leaving, which
-        shows nothing and frees the probe).
+        shows nothing and frees the probe). Neither do attempts that ended for a reason of our own: see `evidence`.
 Rule 4: one probe in the whole cluster, under a lease, so that a dead prober blocks nobody for long. A prober that is
         slower than its lease may still find the provider alive; only the holder may find it dead.
 
@@ -88,6 +88,18 @@ FAILURES = frozenset({Fault.SERVER_ERROR, Fault.TIMEOUT, Fault.RESET, Fault.PROT
 def counts(fault: Fault | None) -> bool:
     """Is this the result of an attempt that says something about health (rule 3)?"""
     return fault is None or fault in FAILURES
+
+
+def evidence(fault: Fault | None, *, sent: bool = True, cut_short: bool = False) -> Fault | None:
+    """
+    What an attempt that ended with ``fault`` is to be counted as.
+
+    One that never left says nothing, unless there was nobody to connect to. Nor does waiting that ended because the
+    call's time was over before the provider had its own (``cut_short``): whoever is impatient would open it for all.
+    """
+    if cut_short and fault in (Fault.TIMEOUT, Fault.CONNECT):
+        return Fault.ABORTED
+    return fault if sent or fault in (None, Fault.CONNECT) else Fault.ABORTED
 
 
 def verdict(fault: Fault | None) -> Verdict:

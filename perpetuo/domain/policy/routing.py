@@ -8,7 +8,8 @@ Rule 3: asking again waits: exponential backoff with full jitter, never less tha
         and only while the provider's retry budget has a token.
 Rule 4: a target that stayed silent is not asked again, nor is a credential that was refused.
 Rule 5: a refusal of the request is an answer, passed on as it is; a too long input goes to the larger model, if any.
-Rule 6: once a byte has gone to the client there is no further attempt.
+Rule 6: nothing is sent once the call's time is over, not even for the first time.
+Rule 7: once a byte has gone to the client there is no further attempt.
 
 Times are µs since the epoch. No clock and no randomness in here: ``now_us`` and draws from [0, 1) are passed in.
 """
@@ -228,8 +229,10 @@ def next_step(
     ``committed``: a byte has gone to the client. ``larger``: the model has a ``larger_context`` that this call has not
     gone to yet. ``may_repeat(provider)``: does the provider's retry budget have a token (`RetryBudget.allows`)?
     """
+    if not tried and route.targets:
+        return Try(route.targets[0]) if now_us < deadline_us else GiveUp(Reason.UPSTREAM_TIMEOUT)
     if not tried:
-        return Try(route.targets[0]) if route.targets else unavailable(route, now_us)
+        return unavailable(route, now_us)
     last = tried[-1]
     spent = len(tried) >= retry.attempts or now_us >= deadline_us
     if committed or last.fault is Fault.ABORTED:

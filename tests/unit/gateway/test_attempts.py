@@ -261,6 +261,25 @@ async def test_c8_the_clients_own_limit_lowers_the_deadline() -> None:
     assert [round(out.deadline - began, 3) for out in world.providers["a"].sent] == [2.0, 600.0]
 
 
+async def test_c8_nothing_is_sent_once_the_calls_time_is_over() -> None:
+    """Found: a call that had spent its time on the way to its first attempt was sent all the same."""
+    world = World(alone())
+    admit = world.memory.admit
+
+    async def slowly(request: Any) -> Any:
+        world.clock.us += SECOND
+        return await admit(request)
+
+    world.memory.admit = slowly  # type: ignore[method-assign]
+    seen = await world.call(timeout=0.5)
+    assert (seen.status, reason(seen)) == (504, Reason.UPSTREAM_TIMEOUT)
+    assert seen.refusal is not None
+    assert "nothing was sent" in seen.refusal.message
+    assert world.providers["a"].sent == []
+    assert await world.spent() == (0, 0)
+    assert world.breakers.all_views()[0].outcomes == 0
+
+
 async def test_c6_nothing_is_asked_past_the_deadline() -> None:
     """A retry that would begin too late is not made."""
     world = World(alone())

@@ -215,6 +215,57 @@ async def test_b4_a_cancelled_task_is_settled_too() -> None:
     await settled(world, "failed", 500)
 
 
+async def test_b9_a_cancelled_first_attempt_is_charged() -> None:
+    """Found: it was on its way, but not on the list of attempts yet, and so it was free."""
+    world = World(settings(targets=(ONE,)))
+    asked = asyncio.Event()
+
+    async def forever(out: Outbound) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    world.providers["a"].script = [forever]
+    task = asyncio.create_task(world.call(max_tokens=5))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    bound = len(world.providers["a"].sent[0].ask.body) + 1_024
+    assert await settled(world, "failed", 500) == PRICE.at_most(bound, 0)
+
+
+async def test_b9_a_defect_between_two_attempts_is_not_charged_for_a_third() -> None:
+    """The first keeps its input cost, the second was never made."""
+    world = World(settings(targets=(ONE,)))
+    world.providers["a"].script = [failure(Fault.RESET)]
+
+    async def broken(*arguments: Any) -> Any:
+        raise ZeroDivisionError
+
+    world.memory.extend = broken  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        await world.call(max_tokens=5)
+    bound = len(world.providers["a"].sent[0].ask.body) + 1_024
+    assert await settled(world, "failed", 500) == PRICE.at_most(bound, 0)
+
+
+async def test_b9_a_defect_in_the_middle_of_a_stream_is_charged_for_what_was_streamed() -> None:
+    """Found: the bytes that had come were forgotten."""
+    world = World(settings(targets=(ONE,)))
+    world.providers["a"].script = [ScriptedStream([CHUNK] * 5)]
+    client = Listener()
+
+    def broken() -> None:
+        if client.body.count(CHUNK) == 3:
+            raise ZeroDivisionError
+
+    client.on_write = broken
+    with pytest.raises(ZeroDivisionError):
+        await world.call(stream=True, client=client, max_tokens=500)
+    bound = len(world.providers["a"].sent[0].ask.body) + 1_024
+    assert await settled(world, "failed", 500) == PRICE.at_most(bound, 3 * len(CHUNK))
+
+
 async def test_b2_usage_above_the_hold_is_charged_and_flagged() -> None:
     """A provider that ignores its limit: charged in full, told to the operator."""
     world = World(settings(targets=(ONE,)))
