@@ -1,5 +1,7 @@
 """How must every ledger end a call: settled, cancelled, abandoned, or lost with the store's data?"""
 
+import pytest
+
 from perpetuo.domain.model.admission import (
     LEASE_US,
     AdmitRefused,
@@ -11,6 +13,7 @@ from perpetuo.domain.model.admission import (
     Replay,
 )
 from perpetuo.domain.model.money import Nano
+from perpetuo.domain.policy.budget import MOST_CHARGED, MOST_INFORMATIVE, UncountableError
 from perpetuo.domain.ports import WindowSum
 from tests.contract.ledger_world import (
     KEEPING,
@@ -121,6 +124,30 @@ class SettlementContract:
         await world.ledger.extend(one, Nano(0))
         await keep_alive(world, LEASE_US - 1)
         assert await world.ledger.reap() == []
+
+    async def test_b4_a_charge_no_counter_can_take_leaves_the_call_held(self, world: World) -> None:
+        """An error, and not that of a store that is away; the call is still there, to be settled or reaped."""
+        await keep_alive(world, LEASE_US)
+        one = await hold(world, request("c0", day(None), month(100), hold=60, claim=claim()))
+        for charge in (2**63, MOST_CHARGED + 1, -1):
+            with pytest.raises(UncountableError):
+                await world.ledger.settle(settlement(one, charge, Keep.STORE, answer()), KEEPING)
+        assert await money(world, day(None), month(100)) == [(0, 60), (0, 60)]
+        await keep_alive(world, LEASE_US)
+        assert [abandoned.charge for abandoned in await world.ledger.reap()] == [60]
+        assert await money(world, day(None), month(100)) == [(60, 0), (60, 0)]
+
+    async def test_b4_a_hold_that_only_informs_stays_countable(self, world: World) -> None:
+        """Thousands of calls for 2^31 tokens, 128 times, of a dear model: counted up to $1,000 each, and back to 0."""
+        dear = 2**31 * 128 * 600_000
+        limits = (at_once(100), day(None), month(None))
+        calls = [await hold(world, request(f"c{n}", *limits, hold=dear)) for n in range(60)]
+        assert await world.ledger.extend(calls[0], Nano(dear)) == Extended(MOST_INFORMATIVE)
+        assert await money(world, day(None), month(None)) == [(0, 60 * MOST_INFORMATIVE)] * 2
+        for one in calls:
+            await world.ledger.settle(settlement(one, MOST_INFORMATIVE + 7), KEEPING)
+        assert await money(world, day(None), month(None)) == [(60 * (MOST_INFORMATIVE + 7), 0)] * 2
+        assert isinstance(await world.ledger.admit(request("d", day(10**15), hold=dear)), BudgetRefused)
 
     async def test_b4_renewing_a_settled_call_holds_nothing(self, world: World) -> None:
         """A renewal that overtook its settlement, or comes long after it, puts nothing back."""

@@ -4,6 +4,7 @@
 -- Rule 2: times (µs) and money (nano-USD) stay below 2^53, where a Lua number is exact; `..` would round them to
 --         14 digits, so they leave through `text`, and are added with HINCRBY.
 -- Rule 3: TTLs only tidy up. What has expired is decided by comparing with `now`, which a test may pass.
+-- Rule 4: what ends a call takes its id out of `holds` last: failing half-way, it is still there to be ended again.
 --
 -- A call's record, `perpetuo:{sNN}:call:<id>`, one string:
 --   H 0 <amount> <life> <at> <fence>\n<what admit answered>\n<scopes, JSON>\n<row if abandoned, JSON>    in flight
@@ -66,16 +67,29 @@ local function span_over(admitted_in, life)
   return DAY
 end
 
--- Move a window's money; returns spent and held as text.
-local function move(key, spent, held)
-  local s = call('HINCRBY', key, 'spent', spent)
-  local h = call('HINCRBY', key, 'held', held)
-  return text(s), text(h)
-end
-
 local function minus(amount)
   if amount == '0' then return '0' end
+  if string.sub(amount, 1, 1) == '-' then return string.sub(amount, 2) end
   return '-' .. amount
+end
+
+-- Move money in the windows keys[k + 1] … keys[k + n]: in all of them, or the script fails and it is in none (a counter
+-- that is no number, or would pass 2^63). Returns {spent, held, …} as text.
+local function move(keys, k, n, spent, held)
+  local answer, moved = {}, {}
+  local function add(key, field, amount)
+    local sum = redis.pcall('HINCRBY', key, field, amount)
+    if type(sum) == 'table' then
+      for _, one in ipairs(moved) do call('HINCRBY', one[1], one[2], minus(one[3])) end
+      error(sum.err)
+    end
+    moved[#moved + 1], answer[#answer + 1] = {key, field, amount}, text(sum)
+  end
+  for i = 1, n do
+    add(keys[k + i], 'spent', spent)
+    add(keys[k + i], 'held', held)
+  end
+  return answer
 end
 
 -- Is this run still the one that holds the idempotency key?

@@ -31,7 +31,7 @@ if more > 0 then
       end
     end
   end
-  for i = 1, nb do call('HINCRBY', KEYS[kb + i], 'held', text(more)) end
+  move(KEYS, kb, nb, '0', text(more))
   amount = text(whole)
   call('SET', KEYS[2], (string.gsub(record, '^H 0 %d+', 'H 0 ' .. amount, 1)))
 end

@@ -17,6 +17,7 @@ import msgspec
 from perpetuo.adapters.redis import codec, keys
 from perpetuo.adapters.redis.plans import PlansInUse, Scopes
 from perpetuo.adapters.redis.scripts import Script, load
+from perpetuo.adapters.redis.store import FailedError
 from perpetuo.domain.model.admission import Abandoned, Hold
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.model.money import Nano
@@ -58,6 +59,14 @@ class Leases:
     def __init__(self, run: Run, plans: PlansInUse) -> None:
         self._run = run
         self._plans = plans
+        self._stuck: dict[str, str] = {}
+        """Calls that could not be reaped, and why."""
+
+    def problem(self) -> str | None:
+        """In an operator's words; ``None``: nothing."""
+        for call, why in self._stuck.items():
+            return f"{len(self._stuck)} calls of dead workers can't be settled; the first is {call}: {why}"
+        return None
 
     # --- renew -----------------------------------------------------------------------------------
 
@@ -104,13 +113,22 @@ class Leases:
     # --- reap ------------------------------------------------------------------------------------
 
     async def reap(self) -> Sequence[Abandoned]:
+        self._stuck = {}
         swept = await asyncio.gather(*(self._sweep(keys.shard_prefix(shard)) for shard in range(keys.SHARDS)))
         return [abandoned for shard in swept for abandoned in shard]
 
     async def _sweep(self, p: str) -> list[Abandoned]:
         ended = await self._run(EXPIRED, [keys.life(p), keys.holds(p)], [MOST_REAPED])
-        reaped = [await self._reap(p, call.decode()) for call in ended]
+        reaped = [await self._reap_if_possible(p, call.decode()) for call in ended]
         return [abandoned for abandoned in reaped if abandoned is not None]
+
+    async def _reap_if_possible(self, p: str, call: str) -> Abandoned | None:
+        """One whose counters were tampered with must not keep the others waiting; it is tried again."""
+        try:
+            return await self._reap(p, call)
+        except FailedError as error:
+            self._stuck[call] = str(error)
+            return None
 
     async def _reap(self, p: str, call: str) -> Abandoned | None:
         record = await self._record(p, call)

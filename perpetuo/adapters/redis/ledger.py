@@ -35,6 +35,7 @@ from perpetuo.domain.model.admission import (
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import IdempotencySettings
+from perpetuo.domain.policy import budget
 
 ADMIT, SETTLE = load("admit", "common"), load("settle", "common")
 EXTEND, CANCEL, USAGE = load("extend", "common"), load("cancel", "common"), load("usage", "common")
@@ -83,7 +84,8 @@ class RedisLedger:
         names: list[Any] = [*plan.head, keys.call(plan.prefix, request.call), *plan.keys]
         room = b"1" if self._room().below(ADMISSION_BELOW) else b"0"
         row = codec.row_if_abandoned(request, plan)
-        arguments = [request.call, request.hold, request.hold_min, request.lease_us, room, plan.limited]
+        hold = budget.as_held(request.hold, request.budgets)
+        arguments: list[Any] = [request.call, hold, request.hold_min, request.lease_us, room, plan.limited]
         arguments += [codec.encode_event(row), *plan.arguments]
         if claim is not None:
             names += [keys.idempotency(plan.prefix, request.tenant, claim.key), *plan.replay_key]
@@ -97,7 +99,8 @@ class RedisLedger:
     async def extend(self, hold: Hold, extra: Nano) -> ExtendDecision:
         plan = self._plans.of_hold(hold)
         names = [plan.holds, keys.call(plan.prefix, hold.call), plan.life, plan.seeded, *plan.in_flight, *plan.budgets]
-        arguments: list[Any] = [hold.call, hold.amount + extra, hold.epoch, hold.lease_us]
+        whole = budget.as_held(Nano(hold.amount + extra), hold.budgets)
+        arguments: list[Any] = [hold.call, whole, hold.epoch, hold.lease_us]
         arguments += [len(plan.in_flight), len(plan.budgets)]
         arguments += ["" if read.limit is None else read.limit for read in hold.budgets]
         if hold.claim is not None:
@@ -107,6 +110,7 @@ class RedisLedger:
         return Extended(Nano(int(reply))) if isinstance(reply, bytes) else codec.refused_growth(reply, hold)
 
     async def settle(self, settlement: Settlement, keeping: IdempotencySettings) -> Settled:
+        budget.check_charge(settlement.charge)
         hold = settlement.hold
         plan = self._plans.of_hold(hold)
         names = [plan.holds, keys.call(plan.prefix, hold.call), plan.life, plan.events, *plan.in_flight, *plan.budgets]
@@ -166,7 +170,7 @@ class RedisLedger:
         return self._room().below(ANSWERS_BELOW)
 
     def problem(self) -> str | None:
-        return self.store.problem() or self._problem()
+        return self.store.problem() or self._leases.problem() or self._problem()
 
     # --- running ---------------------------------------------------------------------------------
 

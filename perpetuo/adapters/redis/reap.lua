@@ -8,13 +8,16 @@ also_when_full(KEYS[1])
 local _, stamp, quiet = shard(KEYS[3], call('GET', KEYS[3]), run, now)
 local ending = tonumber(call('ZSCORE', KEYS[1], id) or nil)
 if not ending or now < ending or not trusted(stamp, quiet, now) then return false end
-call('ZREM', KEYS[1], id)
 local record = call('GET', KEYS[2])
 local state, amount = seen(record, now)
-if state ~= 'H' then return false end
-for i = 1, nc do call('ZREM', KEYS[4 + i], id) end
-for i = 1, nb do move(KEYS[4 + nc + i], amount, minus(amount)) end
+if state ~= 'H' then
+  call('ZREM', KEYS[1], id)
+  return false
+end
+move(KEYS, 4 + nc, nb, amount, minus(amount))
 call('XADD', KEYS[4], '*', 'e', row_of(record), 'r', 1, 'h', amount)
 local reaped = string.gsub(record, '^H 0', 'R ' .. text(now + DAY), 1)
 call('SET', KEYS[2], reaped, 'PX', ms(DAY))
+for i = 1, nc do call('ZREM', KEYS[4 + i], id) end
+call('ZREM', KEYS[1], id)
 return amount

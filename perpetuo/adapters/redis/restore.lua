@@ -8,6 +8,7 @@ local kb = 3 + nc
 also_when_full(KEYS[1])
 local life = shard(KEYS[3], call('GET', KEYS[3]), run, now)
 if seen(call('GET', KEYS[2]), now) or ARGV[5] == life then return 0 end
+move(KEYS, kb, nb, '0', amount)
 call('SET', KEYS[2], 'H 0 ' .. amount .. ' ' .. ARGV[5] .. ' ' .. ARGV[6] .. ' ' .. ARGV[7] .. '\n'
   .. ARGV[8] .. '\n' .. ARGV[9] .. '\n' .. ARGV[10])
 local ending = text(now + tonumber(ARGV[11]))
@@ -15,10 +16,7 @@ for i = 1, nc do
   call('ZREMRANGEBYSCORE', KEYS[3 + i], '-inf', text(now))
   call('ZADD', KEYS[3 + i], ending, id)
 end
-for i = 1, nb do
-  call('HINCRBY', KEYS[kb + i], 'held', amount)
-  outlive(KEYS[kb + i], tonumber(ARGV[13 + i]), now)
-end
+for i = 1, nb do outlive(KEYS[kb + i], tonumber(ARGV[13 + i]), now) end
 call('ZADD', KEYS[1], ending, id)
 local idem = KEYS[kb + nb + 1]
 if idem then

@@ -6,10 +6,12 @@
 local now, run, id, charge = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local nc, nb = tonumber(ARGV[7]), tonumber(ARGV[8])
 local kb = 4 + nc
-call('ZREM', KEYS[1], id)   -- first, because Redis allows it when it is full, and then all that follows
+also_when_full(KEYS[1])
 
-local function readings(stored, revision, repeated)
-  local answer = {stored, revision, repeated}
+-- The answer of a call that was over before.
+local function repeated(stored, revision)
+  call('ZREM', KEYS[1], id)
+  local answer = {stored, revision, 1}
   for i = 1, nb do
     local w = call('HMGET', KEYS[kb + i], 'spent', 'held')
     answer[2 + 2 * i], answer[3 + 2 * i] = w[1] or '0', w[2] or '0'
@@ -64,7 +66,7 @@ local record = found[2]
 local state, amount, admitted_in, at = seen(record, now)
 if state == 'T' then
   local stored, revision = string.match(record, '^T %d+ (%d) (%d)')
-  return readings(tonumber(stored), tonumber(revision), 1)
+  return repeated(tonumber(stored), tonumber(revision))
 end
 local held, spent, stored, revision = '0', charge, 0, 1
 if state == 'H' then
@@ -75,17 +77,18 @@ if state == 'H' then
 elseif state == 'R' then
   spent, revision = text(tonumber(charge) - tonumber(amount)), 2
 elseif ARGV[6] == life then
-  return readings(0, 1, 1)
+  return repeated(0, 1)
 else
   admitted_in = ARGV[6]
 end
 
-for i = 1, nc do call('ZREM', KEYS[4 + i], id) end
 local answer = {stored, revision, 0}
-for i = 1, nb do
-  answer[2 + 2 * i], answer[3 + 2 * i] = move(KEYS[kb + i], spent, held)
-  if not state then outlive(KEYS[kb + i], tonumber(ARGV[8 + i]), now) end
+for i, amount_then in ipairs(move(KEYS, kb, nb, spent, held)) do answer[3 + i] = amount_then end
+if not state then
+  for i = 1, nb do outlive(KEYS[kb + i], tonumber(ARGV[8 + i]), now) end
 end
 call('XADD', KEYS[4], '*', 'e', ARGV[5], 'r', revision)
 bury(KEYS[2], span_over(admitted_in, life), now, stored, revision)
+for i = 1, nc do call('ZREM', KEYS[4 + i], id) end
+call('ZREM', KEYS[1], id)
 return answer

@@ -60,6 +60,10 @@ class FullError(StoreUnavailable):
     """Redis has no memory left for what a script wanted to write; it has written nothing."""
 
 
+class FailedError(StoreUnavailable):
+    """Redis refused a script, or a script failed on data that is not ours; nothing is half done."""
+
+
 class AnotherLifeError(StoreUnavailable):
     """
     Redis was restarted or replaced before the command could be sent; it has not run there.
@@ -278,7 +282,7 @@ async def run(
     except ResponseError as error:
         if "maxmemory" in str(error):  # 6.2 wraps the error of a command in one of the script
             raise FullError("Redis is full") from error
-        raise StoreUnavailable(f"Redis failed at {script.name}: {error}") from error
+        raise FailedError(f"Redis failed at {script.name}: {error}") from error
 
 
 async def run_in_life(

@@ -233,7 +233,7 @@ def extend(state: AdmissionState, hold: Hold, extra: Nano, now_us: int) -> tuple
     if not isinstance(record, CallRecord):
         lost = record is None and hold.epoch != state.epoch
         return AdmitRefused.UNSEEDED if lost else AdmitRefused.CANCELLED, state
-    whole = Nano(hold.amount + extra)
+    whole = budget.as_held(Nano(hold.amount + extra), hold.budgets)
     more = Nano(whole - record.amount)
     if more > 0:
         if not state.seeded and any(read.limit is not None for read in hold.budgets):
@@ -287,7 +287,8 @@ def _restored(state: AdmissionState, hold: Hold, now_us: int) -> AdmissionState:
 def settle(
     state: AdmissionState, settlement: Settlement, keeping: IdempotencySettings, now_us: int
 ) -> tuple[Settled, AdmissionState]:
-    """Release, charge, keep the answer, append the event: once (rules 3 and 4)."""
+    """Release, charge, keep the answer, append the event: once (rules 3 and 4). May raise `UncountableError`."""
+    budget.check_charge(settlement.charge)
     stored, revision = False, 1
     match calls.seen(state.call, now_us):
         case CallRecord(hold=hold, amount=amount):

@@ -14,6 +14,9 @@ Rule 5: settling moves money: ``held -= what was held``, ``spent += the charge``
         than the hold (a provider that ignored the limit); then rule 2 closes the window by itself.
 Rule 6: a hold grows by ``extra`` iff ``extra <= left`` in every window; refused, it is ``reserved`` iff
         ``spent + the whole hold then <= limit``.
+Rule 7: counters stay exact: a store's are 64 bits wide. Where no window has a limit, a hold only informs, and is
+        at most `MOST_INFORMATIVE` (a client may ask for 2³¹ tokens of a dear model, 128 times). A charge is real
+        money and never cut: one beyond `MOST_CHARGED` is an error.
 """
 
 from collections.abc import Sequence
@@ -21,7 +24,7 @@ from collections.abc import Sequence
 import attrs
 
 from perpetuo.domain.model.admission import BudgetLimit, BudgetReading, BudgetRefused
-from perpetuo.domain.model.money import ZERO, Nano
+from perpetuo.domain.model.money import NANO_PER_USD, ZERO, Nano
 
 
 @attrs.frozen
@@ -33,6 +36,13 @@ class BudgetWindow:
 
 
 EMPTY = BudgetWindow()
+MOST_INFORMATIVE = Nano(1_000 * NANO_PER_USD)
+MOST_CHARGED = Nano(9_000_000 * NANO_PER_USD)
+"""Just below 2⁵³, where a number of Lua is still exact."""
+
+
+class UncountableError(ValueError):
+    """No call costs that; whoever worked it out is wrong."""
 
 
 def window_at(limit: BudgetLimit, at_us: int) -> str:
@@ -60,7 +70,7 @@ def again(reading: BudgetReading, window: BudgetWindow) -> BudgetReading:
 
 def grant(readings: Sequence[BudgetReading], hold: Nano, hold_min: Nano) -> Nano | BudgetRefused:
     """The amount to hold in every window, or the first refusal (rules 2 to 4)."""
-    granted = hold
+    granted = as_held(hold, readings)
     for read in readings:
         if read.limit is None or read.remaining is None:
             continue
@@ -68,6 +78,21 @@ def grant(readings: Sequence[BudgetReading], hold: Nano, hold_min: Nano) -> Nano
             return BudgetRefused(read, reserved=read.spent + hold_min <= read.limit)
         granted = min(granted, read.remaining)
     return granted
+
+
+def as_held(amount: Nano, budgets: Sequence[BudgetLimit | BudgetReading]) -> Nano:
+    """What is held for a call that may cost ``amount`` (rule 7)."""
+    if amount <= MOST_INFORMATIVE or any(one.limit is not None for one in budgets):
+        return amount
+    return MOST_INFORMATIVE
+
+
+def check_charge(charge: Nano) -> None:
+    """Raise `UncountableError` for what no counter should see (rule 7)."""
+    if not 0 <= charge <= MOST_CHARGED:
+        raise UncountableError(
+            f"a call can't be charged {charge} nano-USD: that is below zero or beyond {MOST_CHARGED}; it stays held"
+        )
 
 
 def growth(readings: Sequence[BudgetReading], extra: Nano, whole: Nano) -> BudgetRefused | None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
+from perpetuo.adapters.redis import keys
 from perpetuo.adapters.redis.connected import Watch
 from perpetuo.adapters.redis.room import Room
 from perpetuo.adapters.redis.store import RedisStore
@@ -24,6 +25,7 @@ from tests.contract.ledger_world import (
     day,
     hold,
     money,
+    month,
     rate,
     request,
     rows,
@@ -155,6 +157,45 @@ async def test_a3_a_full_redis_admits_nothing_but_ends_every_call(new_redis_serv
         assert await money(world, day(100)) == [(40, 0)]
         assert set(await rows(world)) == {"c0", "c2"}
         assert await world.stream.backlog() == 0
+
+
+TAMPERED = ["spent", "9223372036854775800"], ["held", "money"], ["spent", "1.5"]
+
+
+@pytest.mark.parametrize(("field", "value"), TAMPERED)
+async def test_b4_a_counter_that_can_not_move_loses_no_hold(world: RedisWorld, field: str, value: str) -> None:
+    """Settling, cancelling, reaping fail as a whole, again and again; once it is mended every call ends, once."""
+    limits = (at_once(9), day(None), month(1000))
+    for _ in range(4):
+        world.clock.advance(9_000_000)
+        await world.ledger.renew([])
+    one, two, _ = [await hold(world, request(f"c{n}", *limits, hold=10)) for n in range(3)]
+    other = await hold(world, request("other", day(None, "other"), hold=10, tenant="other"))
+    name = keys.budget(keys.prefix_of(TENANT), TENANT, "2025-11")  # the second window of a call
+    good = await world.store.execute(b"HGET", name, field)
+    await world.store.execute(b"HSET", name, field, value)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable, match="Redis failed at settle"):
+            await world.ledger.settle(settlement(one, 9), KEEPING)
+        if not value.isdigit():  # nothing is added to what was spent
+            with pytest.raises(StoreUnavailable, match="Redis failed at cancel"):
+                await world.ledger.cancel(two)
+    assert await money(world, day(None)) == [(0, 30)]
+    for _ in range(4):
+        world.clock.advance(9_000_000)
+        await world.ledger.renew([])
+    assert [reaped.call for reaped in await world.ledger.reap()] == [other.call]  # it does not wait for the others
+    assert "3 calls" in (world.ledger.problem() or "")
+    if good is None:
+        await world.store.execute(b"HDEL", name, field)
+    else:
+        await world.store.execute(b"HSET", name, field, good)
+    assert not (await world.ledger.settle(settlement(one, 9), KEEPING)).repeated
+    await world.ledger.cancel(two)
+    assert [reaped.call for reaped in await world.ledger.reap()] == ["c2"]
+    assert world.ledger.problem() is None
+    assert await money(world, day(None), month(1000)) == [(19, 0), (19, 0)]
+    assert {call: row.cost for call, row in (await rows(world)).items()} == {"c0": 9, "c2": 10, "other": 10}
 
 
 async def test_a3_admission_stops_at_85_percent_and_answers_at_70(world: RedisWorld) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from perpetuo.domain.model.admission import BudgetReading, BudgetRefused
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.policy import budget
-from perpetuo.domain.policy.budget import BudgetWindow
+from perpetuo.domain.policy.budget import BudgetWindow, UncountableError
 from tests.contract.ledger_world import DAY, MIDNIGHT, day
 
 AMOUNTS = st.integers(0, 10**15)
@@ -76,8 +76,11 @@ def test_b1_the_first_refusing_limit_is_named() -> None:
 
 
 def test_b1_no_limit_refuses_nothing() -> None:
-    """``None`` only counts, also for a hold nobody could pay."""
-    assert grant(reading(None, 10**15, 10**15), hold=10**15) == 10**15
+    """``None`` only counts, also for a hold nobody could pay; with a limit beside it, all of the hold counts."""
+    most = budget.MOST_INFORMATIVE
+    assert grant(reading(None, 10**15, 10**15), hold=most) == most
+    assert grant(reading(None, 0, 0), hold=2**31 * 128 * 600_000) == most
+    assert grant(reading(None, 0, 0), reading(10**15, 0, 0), hold=most + 1) == most + 1
     assert grant(hold=7) == 7
 
 
@@ -106,3 +109,12 @@ def test_b8_a_hold_grows_within_what_is_left() -> None:
     assert refused is not None
     assert not refused.reserved
     assert budget.growth([reading(None, 0, 0)], Nano(10**15), Nano(10**15)) is None
+
+
+@pytest.mark.parametrize("charge", [-1, budget.MOST_CHARGED + 1, 2**63])
+def test_b4_a_charge_no_counter_can_take_is_an_error(charge: int) -> None:
+    """Never cut, never counted: it says what is wrong. All below it are exact in every store (2^53)."""
+    with pytest.raises(UncountableError, match="stays held"):
+        budget.check_charge(Nano(charge))
+    budget.check_charge(budget.MOST_CHARGED)
+    assert float(budget.MOST_CHARGED) + 1 != float(budget.MOST_CHARGED)
