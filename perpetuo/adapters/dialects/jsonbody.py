@@ -3,13 +3,14 @@ Is this body one JSON object that every parser reads alike?
 
 Rule 1: the whole body is checked, members nobody looks at too: syntax, UTF-8, lone surrogates, NaN, depth.
 Rule 2: a top-level key stands once, however it is spelt; otherwise two parsers may see two requests.
-Rule 3: values stay the client's bytes.
+Rule 3: servers that ignore the case of keys (Go's encoding/json: Ollama, LocalAI, one-api) are parsers too.
+Rule 4: values stay the client's bytes.
 """
 
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -30,20 +31,38 @@ class BadRequest(Exception):  # noqa: N818 - names the refusal it becomes
         self.param = param
 
 
-def members(body: bytes) -> dict[str, bytes]:
-    """The top-level members in the client's order, each still JSON. Raises `BadRequest`."""
+def members(body: bytes, what: str = "The request body") -> dict[str, bytes]:
+    """The top-level members in the client's order, each still JSON. Raises `BadRequest`, about ``what``."""
     check_utf8(body)
     try:
         raw = _MEMBERS.decode(body)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"The request body must be a JSON object: {error}.") from None
+        raise BadRequest(f"{what} must be a JSON object: {error}.") from None
     except msgspec.DecodeError as error:
-        raise BadRequest(f"The request body is not valid JSON: {error}. It is {len(body)} bytes long.") from None
+        raise BadRequest(f"{what} is not valid JSON: {error}. It is {len(body)} bytes long.") from None
     except RecursionError:
-        raise BadRequest("The request body is nested too deeply.") from None
+        raise BadRequest(f"{what} is nested too deeply.") from None
     fields = {key: bytes(value) for key, value in raw.items()}
-    _check_once(body, fields)
+    _check_once(body, fields, what)
     return fields
+
+
+def refuse_look_alikes(keys: Collection[str], watched: frozenset[str], what: str, param: str | None = None) -> None:
+    """
+    Raise `BadRequest` for a key that a server which ignores case takes for a ``watched`` one or for another key.
+
+    ``casefold`` goes as far as such servers do: for Go's the long s is an s and the Kelvin sign is a k.
+    """
+    together = "".join(keys)
+    if together.islower() and together.isascii():
+        return  # each key is its own folding
+    seen: dict[str, str] = {}
+    for key in keys:
+        folded = key.casefold()
+        other = folded if folded in watched else seen.setdefault(folded, key)
+        if other != key:
+            message = f"{what} has the key {key[:64]!r}, which some servers take for {other[:64]!r}"
+            raise BadRequest(f"{message}: only the case of letters differs.", param or key[:64])
 
 
 def check_utf8(body: bytes) -> None:
@@ -55,13 +74,13 @@ def check_utf8(body: bytes) -> None:
             raise BadRequest(f"The request body is not valid UTF-8 (byte {error.start}).") from None
 
 
-def _check_once(body: bytes, fields: Mapping[str, bytes]) -> None:
+def _check_once(body: bytes, fields: Mapping[str, bytes], what: str) -> None:
     # braces, commas, and for each member two quotes and a colon: a compact body of exactly this size has room for
     # nothing else. A key that is escaped or not ASCII makes the body longer than the sum, and is walked.
     least = 1 + sum(map(len, fields)) + sum(map(len, fields.values())) + 4 * len(fields)
     if least != len(body) and not _each_stands_once(body, fields):
         name = _first_repeated(body)
-        raise BadRequest(f"The request body has the key {name!r} twice.", name)
+        raise BadRequest(f"{what} has the key {name!r} twice.", name)
 
 
 def _each_stands_once(body: bytes, fields: Mapping[str, bytes]) -> bool:

@@ -3,16 +3,18 @@ Which parts of the messages are not inline text, and how many bytes of the body 
 
 Rule 1: a part is text only if its type says so and it carries no media member; anything unknown counts as a file.
 Rule 2: base64 data is taken off the text bytes by its decoded length: its escapes stay counted as text.
-Rule 3: where a provider could read other parts than we do (``content``, ``type``, ``audio`` twice), refuse.
+Rule 3: where a provider could read other parts than we do (``content``, ``type``, ``audio`` twice, or written in
+        another case), refuse.
 """
 
 import json
+import re
 from typing import Any
 
 import attrs
 import msgspec
 
-from perpetuo.adapters.dialects.jsonbody import BadRequest
+from perpetuo.adapters.dialects.jsonbody import BadRequest, refuse_look_alikes
 
 _TEXT = frozenset({"text", "refusal", "input_text", "output_text", "thinking", "reasoning"})
 _IMAGE = frozenset({"image_url", "input_image", "image"})
@@ -21,6 +23,11 @@ _MEDIA_MEMBERS = frozenset(
     {"image_url", "input_audio", "file", "video_url", "audio_url", "image", "audio", "video", "input_video", "document"}
 )
 _COUNTED_KEYS = ("content", "type", "audio")
+_PART_KEYS = _MEDIA_MEMBERS | {"type"}
+_PLAIN_KEYS = _PART_KEYS | {"text", "cache_control"}
+_MESSAGE_KEYS = frozenset({"content", "audio"})
+_OTHER_CASE = re.compile(rb'"(?=[cCaA])(?:(?!content")(?i:content)|(?!audio")(?i:audio))"')
+_MESSAGES = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 
 @attrs.frozen
@@ -48,7 +55,7 @@ def count(messages: list[Message], raw: bytes) -> Media:
     if raw.count(b"{") == len(messages):
         return NONE  # no object inside a message, so no part that is one
     if _may_read_differently(messages, raw):
-        _refuse_doubled_keys(raw)
+        _refuse_doubtful_keys(raw)
     parts = [
         (f"messages[{index}].content[{place}]", part)
         for index, message in enumerate(messages)
@@ -74,6 +81,8 @@ def _sort(part: object, param: str) -> tuple[str, int]:
         return "text", 0
     if not isinstance(part, dict):
         raise BadRequest(f"Invalid type for '{param}': expected an object.", param)
+    if not part.keys() <= _PLAIN_KEYS:
+        refuse_look_alikes(part, _PART_KEYS, param, param)
     kind = part.get("type")
     media = part.keys() & _MEDIA_MEMBERS
     if not media and (kind is None or (isinstance(kind, str) and kind in _TEXT)):
@@ -103,8 +112,8 @@ def _data_url(url: str) -> int:
 
 
 def _may_read_differently(messages: list[Message], raw: bytes) -> bool:
-    """Cheap and never wrongly False: can one of the counted keys stand twice in one object?"""
-    if (b"\\" in raw and b"\\u" in raw) or b'"audio"' in raw:
+    """Cheap and never wrongly False: can one of the counted keys stand twice in one object, in any case?"""
+    if (b"\\" in raw and b"\\u" in raw) or b'"audio"' in raw or _OTHER_CASE.search(raw):
         return True
     if raw.count(b'"content"') > sum(message.content is not msgspec.UNSET for message in messages):
         return True
@@ -114,7 +123,7 @@ def _may_read_differently(messages: list[Message], raw: bytes) -> bool:
     return raw.count(b'"type"') > sum("type" in part for parts in lists for part in parts if isinstance(part, dict))
 
 
-def _refuse_doubled_keys(raw: bytes) -> None:
+def _refuse_doubtful_keys(raw: bytes) -> None:
     def look(pairs: list[tuple[str, Any]]) -> None:
         if len(dict(pairs)) != len(pairs):
             for key in _COUNTED_KEYS:
@@ -123,5 +132,8 @@ def _refuse_doubled_keys(raw: bytes) -> None:
 
     try:
         json.loads(raw.decode(), object_pairs_hook=look, parse_int=len, parse_float=len)
+        given = _MESSAGES.decode(raw)
     except RecursionError:
         raise BadRequest("The request body is nested too deeply.") from None
+    for index, keys in enumerate(given):
+        refuse_look_alikes(keys, _MESSAGE_KEYS, f"messages[{index}]", f"messages[{index}]")

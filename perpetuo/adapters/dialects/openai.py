@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from perpetuo.adapters.dialects import media
-from perpetuo.adapters.dialects.jsonbody import BadRequest, canonical, members
+from perpetuo.adapters.dialects.jsonbody import BadRequest, canonical, members, refuse_look_alikes
 from perpetuo.domain.model.chat import Ask, Kind
 from perpetuo.domain.model.models import CATCH_ALL
 from perpetuo.domain.model.upstream import Outbound
@@ -50,6 +50,16 @@ LIFTS_LIMIT = frozenset({"n_predict", "max_new_tokens", "max_output_tokens", "nu
 
 _SUSPECTS = COSTS_EXTRA | LIFTS_LIMIT | {"min_tokens", "modalities", "service_tier", "tools"}
 
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_WATCHED = _SUSPECTS | {"model", "messages", "input", "n", "stream", "stream_options", *_LIMITS}
+"""Every member that is read, priced, set or suspected: no other spelling of these goes to a provider."""
+_USUAL = _WATCHED | {"temperature", "top_p", "stop", "user", "seed", "response_format", "tool_choice", "metadata"}
+"""Names in ASCII's lower case need no second look; these are only the frequent ones."""
+_TOOL = "A tool in 'tools'"
+_TOOL_KEYS = frozenset({"type", "function", "custom"})
+_TYPE_KEY = b'"type"'
+_PLAIN_TOOLS = frozenset({b'"function"', b'"custom"'})
+
 
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
@@ -70,13 +80,10 @@ class _Embeddings(msgspec.Struct):
     input: Annotated[str, msgspec.Meta(min_length=1)] | Annotated[list[Any], msgspec.Meta(min_length=1)]
 
 
-class _Tool(msgspec.Struct):
-    type: str | None = None
-
-
 _CHAT = msgspec.json.Decoder(_Chat)
 _EMBEDDINGS = msgspec.json.Decoder(_Embeddings)
-_TOOLS = msgspec.json.Decoder(list[_Tool] | None)
+_TOOLS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]] | None)
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _STRINGS = msgspec.json.Decoder(list[str] | None)
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _ENCODE = msgspec.json.Encoder().encode
@@ -87,7 +94,7 @@ _ENCODE = msgspec.json.Encoder().encode
 
 def parse_chat(body: bytes) -> Ask:
     """Read a chat completion request. Raises `BadRequest`."""
-    fields = members(body)
+    fields = _fields(body)
     chat = _decode(_CHAT, body)
     _check_model(chat.model)
     found = media.count(chat.messages, fields["messages"])
@@ -114,12 +121,19 @@ def parse_chat(body: bytes) -> Ask:
 
 def parse_embeddings(body: bytes) -> Ask:
     """Read an embeddings request: text, texts, or token ids. Raises `BadRequest`."""
-    fields = members(body)
+    fields = _fields(body)
     wanted = _decode(_EMBEDDINGS, body)
     _check_model(wanted.model)
     if isinstance(wanted.input, list):
         _check_inputs(wanted.input)
     return Ask(kind=Kind.EMBEDDINGS, model=wanted.model, stream=False, body=body, fields=fields, text_bytes=len(body))
+
+
+def _fields(body: bytes) -> dict[str, bytes]:
+    fields = members(body)
+    if not fields.keys() <= _USUAL:
+        refuse_look_alikes(fields, _WATCHED, "The request body")
+    return fields
 
 
 def _check_inputs(inputs: list[Any]) -> None:
@@ -147,9 +161,21 @@ def _costs_extra(name: str, raw: bytes) -> bool:
         case "modalities":
             return any(modality != "text" for modality in _decode(_STRINGS, raw, name) or ())
         case "tools":
-            return any(tool.type not in ("function", "custom") for tool in _decode(_TOOLS, raw, name) or ())
+            return not _PLAIN_TOOLS.issuperset(_tool_types(raw))
         case _:
             return name in COSTS_EXTRA
+
+
+def _tool_types(raw: bytes) -> list[bytes]:
+    """The type of each tool, still JSON; refused where another parser could read another, with a price for each use."""
+    tools = _decode(_TOOLS, raw, "tools") or []
+    if b"\\u" in raw or raw.count(_TYPE_KEY) != _ENCODE(tools).count(_TYPE_KEY):  # decoded, a doubled key is gone
+        for item in _decode(_ITEMS, raw, "tools"):
+            members(bytes(item), _TOOL)
+    for tool in tools:
+        if not tool.keys() <= _TOOL_KEYS:
+            refuse_look_alikes(tool, _TOOL_KEYS, _TOOL, "tools")
+    return [bytes(tool.get("type", b"null")) for tool in tools]
 
 
 def _lifts(name: str, raw: bytes, named: list[int]) -> bool:
@@ -216,8 +242,6 @@ def _explain(text: str, name: str | None) -> BadRequest:
 
 
 # --- writing -------------------------------------------------------------------------------------
-
-_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 def render(out: Outbound) -> bytes:
