@@ -1,6 +1,6 @@
 """
 What does a process get from one Redis URL? Every port that Redis implements, over one `RedisStore`, and a watch that
-looks once a second how the server is doing.
+looks once a second how the server is doing, and whether it is still the one that greeted.
 
 Starting never fails because Redis is away. It fails, with the fix, on a server that would throw data away, or that
 holds data of a layout this release can't read.
@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 import attrs
+from redis.exceptions import ResponseError
 
 from perpetuo.adapters.redis import keys
 from perpetuo.adapters.redis.connection import parse_info
@@ -36,21 +37,30 @@ class Watch:
 
     async def look(self) -> None:
         """One look. `StoreUnavailable`: there is nothing to see, and what was seen before stands."""
-        memory, _, layout = await asyncio.gather(
-            self._store.execute(b"INFO", b"memory"),
-            self._store.execute(b"SETNX", keys.FORMAT, keys.FORMAT_VERSION),
-            self._store.execute(b"GET", keys.FORMAT),
-        )
-        self.room = Room.of(parse_info(memory))
-        self._layout_problem = _layout_problem(layout.decode())
+        info, layout = await asyncio.gather(self._store.execute(b"INFO"), self._store.execute(b"GET", keys.FORMAT))
+        facts = parse_info(info)
+        self.room = Room.of(facts)
+        self._store.seen(None if facts.get("role") == "slave" else facts.get("run_id", ""))
+        if layout is None:
+            layout = await self._marked()
+        self._layout_problem = _layout_problem(layout.decode()) if layout else None
+
+    async def _marked(self) -> bytes | None:
+        """Put our mark on an empty Redis, if it takes it (not when it is full)."""
+        try:
+            await self._store.execute(b"SETNX", keys.FORMAT, keys.FORMAT_VERSION)
+            found: bytes | None = await self._store.execute(b"GET", keys.FORMAT)
+        except ResponseError:
+            return None
+        return found
 
     async def run(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             try:
                 await self.look()
-            except StoreUnavailable:
-                continue
+            except (StoreUnavailable, ResponseError):
+                continue  # whatever Redis says, the next look may see more
 
     def problem(self) -> str | None:
         return self._layout_problem or self.room.problem()

@@ -81,6 +81,8 @@ class Link:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self.epoch = ""
+        self.outdated = False
+        """Another server may answer on it than the one that greeted."""
 
     async def greet(self) -> None:
         (reply,) = await self.exchange([pack((b"INFO",))])

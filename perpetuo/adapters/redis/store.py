@@ -13,7 +13,9 @@ Rule 2: who waits for a reply may be cancelled at any time; the connection never
 Rule 3: a command whose connection broke is sent once more, if that can be answered within 1.5 timeouts of its first
 sending; so everything sent here must be safe to repeat.
 Rule 4: one broken lane makes the idle ones suspect too: they have to be greeted again before they carry anything.
-Rule 5: what was never handed to a connection fails with `NeverSent`; anything else that fails may have run.
+Rule 5: a connection may outlive what it was greeted by (behind a proxy, or a server that became a replica): somebody who
+asks now and then who is there tells by `RedisStore.seen`, and connections greeted by another are replaced.
+Rule 6: what was never handed to a connection fails with `NeverSent`; anything else that fails may have run.
 """
 
 import asyncio
@@ -53,7 +55,7 @@ class _Waiting:
 
 
 class _Suspect(Exception):  # noqa: N818 - a signal to an idle lane, not an error
-    """Another lane has just broken."""
+    """Another lane has just broken, or another server answers."""
 
 
 class FullError(StoreUnavailable):
@@ -87,6 +89,7 @@ class RedisStore:
         self._on_problem = on_problem or (lambda text: None)
         self._queue: deque[_Waiting] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._links: set[Link] = set()
         self._up = 0
         self._trying = LANES
         self._problem: str | None = None
@@ -156,6 +159,14 @@ class RedisStore:
                 lane.set_result(None)
                 return
 
+    def seen(self, epoch: str | None) -> None:
+        """This life of Redis has just answered (``None``: one that can't be used): leave those who greet another."""
+        outdated = [link for link in self._links if link.epoch != epoch]
+        for link in outdated:
+            link.outdated = True
+        if outdated:
+            self._suspect_idle()
+
     # --- lanes -----------------------------------------------------------------------------------
 
     async def _lane(self) -> None:
@@ -163,23 +174,27 @@ class RedisStore:
         while True:
             link = await self._connected()
             self._up += 1
+            self._links.add(link)
             try:
                 while True:
-                    await self._carry(link, _fit_for(link.epoch, await self._take()))
+                    await self._carry(link, _fit_for(link.epoch, await self._take(link)))
             except (_Suspect, *BROKEN) as error:
                 self._trying += 1
                 self._problem = f"Redis at {self.endpoint.address} went away: {_text(error)}"
             finally:
                 self._up -= 1
+                self._links.discard(link)
                 await link.close()
 
-    async def _take(self) -> list[_Waiting]:
-        """What is to be sent next; waits for something."""
+    async def _take(self, link: Link) -> list[_Waiting]:
+        """What is to be sent next; waits for something. Nothing more for a link that is outdated."""
         queue = self._queue
-        while not queue:
+        while not queue and not link.outdated:
             woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(woken)
             await woken
+        if link.outdated:
+            raise _Suspect("another server answers now")
         return [queue.popleft() for _ in range(min(len(queue), MAX_BATCH))]
 
     async def _carry(self, link: Link, batch: list[_Waiting]) -> None:
@@ -211,7 +226,7 @@ class RedisStore:
         idle, self._idle = self._idle, deque()
         for lane in idle:
             if not lane.done():
-                lane.set_exception(_Suspect())
+                lane.set_exception(_Suspect("as another connection did"))
 
     def _fail(self, waiting: _Waiting, text: str) -> None:
         if not waiting.reply.done():

@@ -121,6 +121,8 @@ class RedisEventStream:
         """Where one is missing: lost, or not made because its shard was sealed."""
         if len(self._open) == keys.SHARDS and self._epoch == self._store.epoch:
             return
+        if self._epoch != self._store.epoch:
+            await self._drop_link()  # it may lead to the life before
         self._epoch, self._lost = self._store.epoch, False
         made = await asyncio.gather(*(self._make_group(shard) for shard in range(keys.SHARDS)))
         self._open = [shard for shard, there in enumerate(made) if there]
@@ -155,6 +157,7 @@ class RedisEventStream:
         reply = await self._ask(command, wait + ANSWER_TIMEOUT)
         if isinstance(reply, ResponseError):
             self._open, self._lost = [], True
+            await self._drop_link()  # a server that became a replica would say so for ever
             return []
         shards = {_events(shard).encode(): shard for shard in self._open}
         return [entry for name, found in reply or () for entry in entries_of(shards[name], found)]

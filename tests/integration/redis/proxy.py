@@ -1,4 +1,4 @@
-"""A TCP proxy in front of Redis that loses replies after the command has run."""
+"""TCP proxies in front of Redis: one loses replies after the command has run, one changes servers unnoticed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -54,6 +54,68 @@ class LossyProxy:
                 await writer.drain()
         except OSError:
             return
+
+
+class SwitchingProxy:
+    """Clients stay connected while `switch` puts another server behind them, as a proxy that pools does at a failover."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.StreamWriter] = set()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def clients(self) -> int:
+        return len(self._clients)
+
+    def switch(self, port: int) -> None:
+        self._target = port
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in list(self._clients):
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.add(writer)
+        target, server, replies = 0, writer, asyncio.create_task(asyncio.sleep(0))
+        try:
+            while data := await reader.read(CHUNK):
+                if target != self._target:
+                    replies.cancel()
+                    target = self._target
+                    server_reader, server = await asyncio.open_connection("127.0.0.1", target)
+                    replies = asyncio.create_task(self._answer(server_reader, writer))
+                server.write(data)
+        finally:
+            replies.cancel()
+            server.close()
+            writer.close()
+            self._clients.discard(writer)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(CHUNK):
+            writer.write(data)
+
+
+@asynccontextmanager
+async def switching_proxy(port: int) -> AsyncIterator[SwitchingProxy]:
+    proxy = SwitchingProxy(port)
+    await proxy.start()
+    try:
+        yield proxy
+    finally:
+        await proxy.stop()
 
 
 @asynccontextmanager

@@ -31,7 +31,7 @@ from tests.contract.ledger_world import (
     rows,
     settlement,
 )
-from tests.integration.redis.proxy import lossy_proxy
+from tests.integration.redis.proxy import lossy_proxy, switching_proxy
 from tests.integration.redis.world import RedisWorld
 from tests.servers import RedisServer
 
@@ -229,6 +229,58 @@ async def test_o2_memory_without_a_limit_is_reported(new_redis_server: NewServer
             client.config_set("maxmemory-policy", "volatile-lru")
             await watch.look()
             assert "noeviction" in (watch.problem() or "")
+            assert client.get("perpetuo:format") == "1"
+
+
+async def test_b7_a_failover_that_keeps_connections_open_is_noticed(new_redis_server: NewServer) -> None:
+    """Another server answers on the same connections: the next look says so, and budgets close until seeded."""
+    old, new = new_redis_server(), new_redis_server()
+    async with switching_proxy(old.port) as proxy, world_on(proxy.url) as world:
+        await world.open_all()
+        watch = Watch(world.store)
+        await watch.look()
+        one = await hold(world, request("c0", day(100), hold=40))
+        first_life, connections = world.store.epoch, proxy.clients
+        proxy.switch(new.port)
+        await world.store.execute(b"PING")
+        assert (world.store.epoch, proxy.clients) == (first_life, connections)  # nobody noticed
+        await watch.look()
+        await world.ledger.renew([one])
+        assert world.store.epoch not in {"", first_life}
+        assert await world.ledger.admit(request("c1", day(100), hold=1)) is AdmitRefused.UNSEEDED
+        assert await money(world, day(100)) == [(0, 40)]
+        answering = asyncio.gather(*(world.ledger.read_usage(TENANT, [TENANT]) for _ in range(50)))
+        await watch.look()  # the same server: nothing is dropped
+        assert len(await answering) == 50
+
+
+async def test_b7_a_server_that_became_a_replica_is_left(new_redis_server: NewServer) -> None:
+    """It keeps its connections and its name; reads alone would never tell."""
+    master, other = new_redis_server(), new_redis_server()
+    async with world_on(master.url) as world:
+        watch = Watch(world.store)
+        await watch.look()
+        with master.client() as client:
+            client.replicaof("127.0.0.1", other.port)
+        await watch.look()
+        with pytest.raises(StoreUnavailable, match="replica"):
+            await world.store.execute(b"PING")
+
+
+async def test_a3_the_watch_outlives_a_redis_that_is_full(new_redis_server: NewServer) -> None:
+    """It sees that Redis is full, also one without our mark, and when there is room again."""
+    server = new_redis_server()
+    async with world_on(server.url, timeout=2.0) as world:
+        watch = Watch(world.store)
+        with server.client() as client:
+            client.set("ballast", "x" * 3_000_000)
+            client.config_set("maxmemory", str(client.info("memory")["used_memory"] - 100_000))
+            await watch.look()
+            assert "full" in (watch.problem() or "")
+            client.delete("ballast")
+            client.config_set("maxmemory", "1gb")
+            await watch.look()
+            assert watch.problem() is None
             assert client.get("perpetuo:format") == "1"
 
 
