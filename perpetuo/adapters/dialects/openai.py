@@ -3,7 +3,8 @@ What does a request in OpenAI's dialect ask for, and how does it go on to a prov
 
 Rule 1: decide on what the provider will read; a body that two parsers could read differently is refused.
 Rule 2: only what decisions need is decoded; every value goes on in the client's own bytes.
-Rule 3: ``null`` means the same as leaving a member out, as at OpenAI.
+Rule 3: whatever can fail fails in `parse_chat`: what it accepted can be rendered for any target.
+Rule 4: ``null`` means the same as leaving a member out, as at OpenAI.
 """
 
 import hashlib
@@ -57,6 +58,7 @@ _USUAL = _WATCHED | {"temperature", "top_p", "stop", "user", "seed", "response_f
 """Names in ASCII's lower case need no second look; these are only the frequent ones."""
 _TOOL = "A tool in 'tools'"
 _TOOL_KEYS = frozenset({"type", "function", "custom"})
+_STREAM_KEYS = frozenset({"include_usage"})
 _TYPE_KEY = b'"type"'
 _PLAIN_TOOLS = frozenset({b'"function"', b'"custom"'})
 
@@ -100,6 +102,8 @@ def parse_chat(body: bytes) -> Ask:
     found = media.count(chat.messages, fields["messages"])
     named = [limit for limit in (chat.max_tokens, chat.max_completion_tokens) if limit is not None]
     suspicious = not _SUSPECTS.isdisjoint(fields)
+    if chat.stream:
+        fields["stream_options"] = _with_usage(fields.get("stream_options"))
     return Ask(
         kind=Kind.CHAT,
         model=chat.model,
@@ -147,6 +151,15 @@ def _check_inputs(inputs: list[Any]) -> None:
 def _check_model(model: str) -> None:
     if not model.isprintable():
         raise BadRequest("Invalid 'model': it has characters that can't be printed.", "model")
+
+
+def _with_usage(given: bytes | None) -> bytes:
+    """The client's ``stream_options`` with usage asked for."""
+    options = _decode(_OBJECT, given, "stream_options") if given is not None else None
+    if not options:
+        return b'{"include_usage":true}'
+    refuse_look_alikes(options, _STREAM_KEYS, "The object in 'stream_options'", "stream_options")
+    return _ENCODE({**options, "include_usage": True})
 
 
 def _first(fields: dict[str, bytes], test: Callable[[str, bytes], bool]) -> str | None:
@@ -246,7 +259,7 @@ def _explain(text: str, name: str | None) -> BadRequest:
 
 def render(out: Outbound) -> bytes:
     """
-    The body for one target: its model's name, the output limit under the name it takes, usage asked of streams.
+    The body for one target: its model's name, the output limit under the name it takes.
 
     With a limit, the other name of it is removed; without, the client's own stay as they are.
     """
@@ -254,10 +267,8 @@ def render(out: Outbound) -> bytes:
     changed: dict[str, bytes] = {}
     if out.target.model not in (CATCH_ALL, ask.model):
         changed["model"] = _ENCODE(out.target.model)
-    if ask.stream:
-        changed["stream_options"] = _with_usage(ask.fields.get("stream_options"))
     if out.limit is None or out.limit_field is None:
-        return _rewrite(ask, changed, ()) if changed else ask.body
+        return _rewrite(ask, changed, ()) if changed or ask.stream else ask.body
     changed[out.limit_field] = b"%d" % out.limit
     return _rewrite(ask, changed, _LIMITS)
 
@@ -271,10 +282,3 @@ def _rewrite(ask: Ask, changed: dict[str, bytes], dropped: tuple[str, ...]) -> b
 def _key(name: str) -> bytes:
     # an identifier needs no escapes, and only odd names are none
     return b'"%b":' % name.encode() if name.isidentifier() else _ENCODE(name) + b":"
-
-
-def _with_usage(given: bytes | None) -> bytes:
-    options = _OBJECT.decode(given) if given is not None else None
-    if not options:
-        return b'{"include_usage":true}'
-    return _ENCODE({**options, "include_usage": True})

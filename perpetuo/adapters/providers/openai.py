@@ -63,11 +63,7 @@ class OpenAIProvider:
             idle=timeouts.idle if stream else None,
             deadline=min(out.deadline, begun + timeouts.total),
         )
-        try:
-            request = self._request(out)
-        except RecursionError:  # read before, but with more stack left
-            raise UpstreamFailure(Fault.PROTOCOL, False, "the request is nested too deeply") from None
-        exchange = await self._upstream.open(request, phases, abort)
+        exchange = await self._upstream.open(self._request(out), phases, abort)
         try:
             return await self._receive(out, exchange, min(begun + timeouts.first_token, phases.deadline))
         except BaseException:

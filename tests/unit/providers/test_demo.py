@@ -7,6 +7,7 @@ import math
 import struct
 from typing import Any
 
+import attrs
 import pytest
 
 from perpetuo.adapters.providers.demo import BEHAVIOURS, DemoUpstream
@@ -186,3 +187,13 @@ async def test_c10_a_cancelled_call_leaves_nothing_open() -> None:
     assert demo.upstream.stats().busy == 1
     await chunks.aclose()  # type: ignore[attr-defined]
     assert demo.upstream.stats().busy == 0
+
+
+@pytest.mark.parametrize("odd", [b'"x":1e999', b'"x":' + b"9" * 5_000, b'"x":' + b"[" * 20_000 + b"]" * 20_000])
+async def test_s4_a_body_that_only_the_demo_provider_can_not_read_is_its_400(odd: bytes) -> None:
+    """Refused as a real provider does: one such client must not open the breaker for everybody."""
+    out = outbound(CHAT)
+    out = attrs.evolve(out, ask=attrs.evolve(out.ask, body=CHAT[:-1] + b"," + odd + b"}"))
+    answer = await Demo().provider.send(out, Abort())
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.fault) == (400, Fault.CLIENT_ERROR)
