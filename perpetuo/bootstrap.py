@@ -194,7 +194,7 @@ class Container:
             self.providers.reload(settings)
             self.stores.breakers.configure(breaker_policies(settings))
             self.journal.configure(settings)
-            self.gateway.settings = settings
+            self.gateway.replace(settings)
             self.journal.log("info", "config_reloaded", version=settings.version, tenants=len(settings.tenants))
         elif was_rejected:
             self.journal.log(

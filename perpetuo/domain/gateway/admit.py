@@ -7,12 +7,15 @@ caller until the next midnight.
 """
 
 import hashlib
+from collections.abc import Callable
 
 import attrs
 
 from perpetuo.domain.gateway.call import skeleton
 from perpetuo.domain.gateway.prepare import Prepared
 from perpetuo.domain.gateway.recover import InFlight
+from perpetuo.domain.gateway.respond import SHUTTING_DOWN
+from perpetuo.domain.gateway.waiting import Waiting
 from perpetuo.domain.model.admission import (
     AdmitDecision,
     AdmitRefused,
@@ -22,6 +25,7 @@ from perpetuo.domain.model.admission import (
     Claim,
     ClaimRefused,
     ConcurrencyRefused,
+    RateLimit,
     RateRefused,
     Replay,
 )
@@ -31,11 +35,11 @@ from perpetuo.domain.model.settings import Settings
 from perpetuo.domain.model.tenants import Caller
 from perpetuo.domain.model.upstream import Abort
 from perpetuo.domain.policy.windows import CallerLimits, limits_of, replay_scope
-from perpetuo.domain.ports import Journal, Ledger, StoreUnavailable, System
+from perpetuo.domain.ports import Journal, Ledger, NeverSent, StoreUnavailable, System
 
-POLL_EVERY = 0.1
-"""Seconds between two looks at an idempotency key that is still in progress."""
 SECOND_US = 1_000_000
+NEVER = (RateLimit("", 0),)
+"""Refuses every call, after its idempotency key was looked at: a question about the key that leaves no trace."""
 
 
 @attrs.frozen
@@ -50,7 +54,11 @@ class KnownRefusal:
 class Admission:
     """Step 1 of a call."""
 
-    def __init__(self, ledger: Ledger, journal: Journal, system: System, in_flight: InFlight) -> None:
+    def __init__(
+        self, ledger: Ledger, journal: Journal, system: System, in_flight: InFlight, draining: Callable[[], bool]
+    ) -> None:
+        self._waiting = Waiting(system)
+        self._draining = draining
         self._ledger = ledger
         self._journal = journal
         self._system = system
@@ -63,17 +71,43 @@ class Admission:
         known = self._refused_locally(prepared)
         if known is not None:
             return known
-        request = self._request(prepared)
-        wait = _wait(prepared) if request.claim is not None else 0.0
-        until = self._system.monotonic() + wait
-        while True:
-            decision = await self._decide(prepared, request)
-            if decision is not ClaimRefused.IN_PROGRESS or self._system.monotonic() >= until or abort.fired:
-                break
-            await self._system.sleep(POLL_EVERY)
+        decision = await self._ask(prepared, self._request(prepared), abort)
         if isinstance(decision, Admitted | Replay | Refusal):
             return decision
         return explain(decision, prepared, self._system.now_us())
+
+    async def kept(self, prepared: Prepared, abort: Abort) -> Replay | Refusal | None:
+        """
+        What the call's idempotency key alone says: the answer that is kept, or why there is none; ``None``: nothing.
+
+        For a call that can't be made. It is not admitted, whatever its key says.
+        """
+        request = attrs.evolve(self._request(prepared), rates=NEVER, concurrency=(), budgets=())
+        decision = await self._ask(prepared, request, abort)
+        match decision:
+            case Replay():
+                return decision
+            case ClaimRefused():
+                return explain(decision, prepared, self._system.now_us())
+            case RateRefused(scope=scope) if scope == _replays_of(prepared):
+                return explain(decision, prepared, self._system.now_us())
+            case _:
+                return None
+
+    async def _ask(self, prepared: Prepared, request: AdmitRequest, abort: Abort) -> AdmitDecision | Refusal:
+        """The ledger's decision; on a key in progress the one after waiting."""
+        decision = await self._decide(prepared, request)
+        if decision is not ClaimRefused.IN_PROGRESS or request.claim is None:
+            return decision
+        until = min(self._system.monotonic() + _wait(prepared), prepared.deadline)
+        decision = await self._waiting.wait(
+            request.tenant,
+            f"{request.claim.key}{request.claim.fingerprint}",
+            until,
+            lambda: abort.fired or self._draining(),
+            lambda: self._decide(prepared, request),
+        )
+        return SHUTTING_DOWN if decision is ClaimRefused.IN_PROGRESS and self._draining() else decision
 
     async def _decide(self, prepared: Prepared, request: AdmitRequest) -> AdmitDecision | Refusal:
         asked = self._system.monotonic()
@@ -81,7 +115,8 @@ class Admission:
             decision = await self._ledger.admit(request)
         except StoreUnavailable as error:
             self._journal.store_error("ledger", str(error))
-            self._in_flight.cancel_later(request)
+            if not isinstance(error, NeverSent) and request.rates is not NEVER:
+                self._in_flight.cancel_later(request)
             return Refusal(
                 Reason.STORE_UNAVAILABLE,
                 "The gateway can't reach its ledger, so nothing was sent. Try again in a second.",

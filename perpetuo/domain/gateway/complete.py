@@ -16,7 +16,7 @@ import hashlib
 from perpetuo.domain.gateway.admit import Admission
 from perpetuo.domain.gateway.call import CLIENT_GONE, Call, Ended
 from perpetuo.domain.gateway.dispatch import Dispatcher, Unanswered
-from perpetuo.domain.gateway.prepare import Prepared, affordable_limit, prepare
+from perpetuo.domain.gateway.prepare import Prepared, affordable_limit, prepare, prepare_replay
 from perpetuo.domain.gateway.recover import InFlight
 from perpetuo.domain.gateway.respond import SHUTTING_DOWN, Responder
 from perpetuo.domain.gateway.settle import Settler
@@ -50,14 +50,19 @@ class Gateway:
         self.draining = False
         self.ledger = ledger
         self.in_flight = InFlight(ledger, journal, system)
-        self.admission = Admission(ledger, journal, system, self.in_flight)
+        self.admission = Admission(ledger, journal, system, self.in_flight, lambda: self.draining)
         self.dispatcher = Dispatcher(
-            breakers, providers, ledger, journal, system, self.in_flight, retry_share=1 / workers
+            breakers, providers, ledger, journal, system, self.in_flight, settings.providers, retry_share=1 / workers
         )
         self._settler = Settler(ledger, journal, system, self.in_flight)
         self._responder = Responder(self._settler, system)
         self._journal = journal
         self._system = system
+
+    def replace(self, settings: Settings) -> None:
+        """Calls from now on go by ``settings``; those in flight keep theirs."""
+        self.settings = settings
+        self.dispatcher.configure(settings.providers)
 
     def authenticate(self, key: str | None) -> Caller | Refusal:
         """Who holds this key? In memory: no store is needed to know who calls."""
@@ -80,20 +85,34 @@ class Gateway:
             return await self._refuse(caller, request, SHUTTING_DOWN, client)
         prepared = prepare(self.settings, caller, request)
         if isinstance(prepared, Refusal):
-            return await self._refuse(caller, request, prepared, client)
+            asked = prepare_replay(self.settings, caller, request)
+            return await self._refuse_unless_kept(caller, request, prepared, client, asked)
         route = self.dispatcher.route(prepared)
         if isinstance(route, Refusal):
-            return await self._refuse(caller, request, route, client, prepared)
+            return await self._refuse_unless_kept(caller, request, route, client, prepared)
         decision = await self.admission.admit(prepared, client.abort)
-        match decision:
-            case Refusal():
-                await self._refuse(caller, request, decision, client, prepared)
-            case Replay(answer=stored):
-                self._note(caller, request, "replayed", stored.status, prepared)
-                headers = (*stored.headers, ("content-type", stored.content_type), *REPLAYED)
-                await client.answer(stored.status, headers, stored.body)
-            case Admitted():
-                await self._run(prepared, decision, route, client)
+        if isinstance(decision, Admitted):
+            await self._run(prepared, decision, route, client)
+        else:
+            await self._end_early(prepared, decision, client)
+
+    async def _refuse_unless_kept(
+        self, caller: Caller, request: CallRequest, refusal: Refusal, client: Client, asked: Prepared | None
+    ) -> None:
+        """A call that can't be made, which a kept answer does not need to be (I2)."""
+        if asked is None or request.idempotency_key is None:
+            return await self._refuse(caller, request, refusal, client, asked)
+        await self._end_early(asked, await self.admission.kept(asked, client.abort) or refusal, client)
+
+    async def _end_early(self, prepared: Prepared, decision: Replay | Refusal, client: Client) -> None:
+        """Answered without a call."""
+        caller, request = prepared.caller, prepared.request
+        if isinstance(decision, Refusal):
+            return await self._refuse(caller, request, decision, client, prepared)
+        stored = decision.answer
+        self._note(caller, request, "replayed", stored.status, prepared)
+        headers = (*stored.headers, ("content-type", stored.content_type), *REPLAYED)
+        await client.answer(stored.status, headers, stored.body)
 
     async def _run(self, prepared: Prepared, admitted: Admitted, route: Route, client: Client) -> None:
         """An admitted call: from here on everything ends in a settlement."""

@@ -11,6 +11,7 @@ Rule 3: before an attempt that follows one which keeps a cost, the hold grows, o
 """
 
 import asyncio
+from collections.abc import Mapping
 
 import attrs
 
@@ -21,7 +22,7 @@ from perpetuo.domain.gateway.respond import CLIENT_CLOSED_REQUEST, SHUTTING_DOWN
 from perpetuo.domain.model.admission import Extended
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.events import Outcome
-from perpetuo.domain.model.models import Target
+from perpetuo.domain.model.models import ProviderSpec, Target
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.upstream import Answer, Fault, Outbound, UpstreamFailure
 from perpetuo.domain.policy.breaker import BreakerPhase, evidence
@@ -81,8 +82,10 @@ class Dispatcher:
         journal: Journal,
         system: System,
         in_flight: InFlight,
+        specs: Mapping[str, ProviderSpec],
         retry_share: float = 1.0,
     ) -> None:
+        self._specs = specs
         self._breakers = breakers
         self._providers = providers
         self._ledger = ledger
@@ -92,6 +95,12 @@ class Dispatcher:
         self._cooldowns = Cooldowns()
         self._fresh_budget = RetryBudget(share=retry_share)
         self._budgets: dict[str, RetryBudget] = {}
+
+    def configure(self, specs: Mapping[str, ProviderSpec]) -> None:
+        """Take over changed providers: what was refused of the one before says nothing about the new credential."""
+        changed = [provider for provider, spec in self._specs.items() if specs.get(provider) != spec]
+        self._specs = specs
+        self._cooldowns = self._cooldowns.without_credentials(changed)
 
     def route(self, prepared: Prepared) -> Route | Refusal:
         """Where the call could go now; a refusal (free, before admission) when every way is blocked."""
@@ -165,6 +174,7 @@ class Dispatcher:
     ) -> Answer | Stream | None:
         call.target, call.generation, call.probe, call.sent_limit = target, generation, probe, limit_for(call, target)
         call.begun, call.writing, call.sending = self._system.monotonic(), 0.0, True
+        spec = self._specs.get(target.provider)
         fault: Fault | None = None
         retry_after_us = None
         status, sent, text = 0, True, None
@@ -186,7 +196,7 @@ class Dispatcher:
         call.sending, call.result = False, result if fault is None else None
         if fault is None and not isinstance(result, Answer):
             call.first_token_ms = ms(self._system.monotonic() - call.prepared.request.started)
-        self._learn(call, trip, target, fault, sent, retry_after_us)
+        self._learn(call, trip, target, fault, sent, retry_after_us, spec)
         call.attempts.append(_attempt_row(target, fault, status, sent, took))
         if fault is None:
             return result
@@ -208,6 +218,7 @@ class Dispatcher:
         fault: Fault | None,
         sent: bool,
         retry_after_us: int | None,
+        spec: ProviderSpec | None,
     ) -> None:
         """Tell breaker, cooldowns and metrics how the attempt went."""
         now_us = self._system.now_us()
@@ -215,7 +226,8 @@ class Dispatcher:
         self._breakers.record(target.provider, counted, generation=call.generation, probe=call.probe)
         self._journal.attempted(target.provider, fault.value if fault is not None else "success")
         if fault is not None:
-            self._cooldowns = self._cooldowns.after(target, fault, retry_after_us, now_us)
+            if fault is not Fault.CREDENTIAL or spec == self._specs.get(target.provider):
+                self._cooldowns = self._cooldowns.after(target, fault, retry_after_us, now_us)
             trip.tried.append(Tried(target, fault, now_us, retry_after_us))
 
     def _give_back_probe(self, call: Call) -> None:

@@ -78,6 +78,15 @@ def prepare(settings: Settings, caller: Caller, request: CallRequest) -> Prepare
     return _priced(settings, caller, request, resolve(settings, model, ask.model))
 
 
+def prepare_replay(settings: Settings, caller: Caller, request: CallRequest) -> Prepared | None:
+    """The call as far as its idempotency key needs it, whatever it costs; ``None``: not one of this caller's models."""
+    model = settings.models.find(request.ask.model)
+    if model is None or not caller.may_call(request.ask.model):
+        return None
+    model = resolve(settings, model, request.ask.model)
+    return Prepared(caller, request, settings, model, input_bound=0, limit=None, hold=ZERO, hold_min=ZERO)
+
+
 def prepare_larger(prepared: Prepared) -> Prepared | Refusal:
     """The same call at the model that takes more input, when the provider found its input too long."""
     name = prepared.model.larger_context or ""

@@ -14,7 +14,7 @@ Rule 7: once a byte has gone to the client there is no further attempt.
 Times are µs since the epoch. No clock and no randomness in here: ``now_us`` and draws from [0, 1) are passed in.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import ClassVar, TypeVar
 
@@ -55,6 +55,10 @@ class Cooldowns:
             until = now_us + CREDENTIAL_COOLDOWN_US
             return attrs.evolve(self, credentials=_cooled(self.credentials, target.provider, until, now_us))
         return self
+
+    def without_credentials(self, providers: Collection[str]) -> "Cooldowns":
+        """``providers`` have other credentials from now on, which nobody has refused yet."""
+        return attrs.evolve(self, credentials={p: u for p, u in self.credentials.items() if p not in providers})
 
 
 def _cooled(untils: Mapping[K, int], key: K, until: int, now_us: int) -> Mapping[K, int]:

@@ -61,6 +61,35 @@ async def test_c5_our_credential_is_no_business_of_the_clients() -> None:
     assert await world.spent() == (0, 0)
 
 
+def with_key(config: Settings, api_key: str) -> Settings:
+    specs = {p: attrs.evolve(spec, api_key=api_key) for p, spec in config.providers.items()}
+    return attrs.evolve(config, providers=specs)
+
+
+async def test_c5_a_new_credential_works_at_once() -> None:
+    """Found: after rotating the key, the provider was left alone for what was left of the minute."""
+    world = World(with_key(alone(), "old"))
+    world.providers["a"].script = [bad(401, Fault.CREDENTIAL), ok()]
+    assert (await world.call()).status == 502
+    world.gateway.replace(with_key(alone(), "old"))
+    assert (await world.call()).status == 502
+    world.gateway.replace(with_key(alone(), "new"))
+    assert (await world.call()).status == 200
+
+
+async def test_c5_a_new_credential_is_not_blamed_for_a_refusal_of_the_old_one() -> None:
+    """An attempt begun with the old key comes back after the reload."""
+    world = World(with_key(alone(), "old"))
+
+    async def rotate(out: Outbound) -> Any:
+        world.gateway.replace(with_key(alone(), "new"))
+        return bad(401, Fault.CREDENTIAL)
+
+    world.providers["a"].script = [rotate, ok()]
+    assert (await world.call()).status == 502
+    assert (await world.call()).status == 200
+
+
 # --- 429 -----------------------------------------------------------------------------------------
 
 

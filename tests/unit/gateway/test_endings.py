@@ -242,7 +242,7 @@ async def test_b9_a_defect_between_two_attempts_is_not_charged_for_a_third() -> 
     async def broken(*arguments: Any) -> Any:
         raise ZeroDivisionError
 
-    world.memory.extend = broken  # type: ignore[method-assign]
+    world.memory.extend = broken  # type: ignore[method-assign,assignment]
     with pytest.raises(ZeroDivisionError):
         await world.call(max_tokens=5)
     bound = len(world.providers["a"].sent[0].ask.body) + 1_024

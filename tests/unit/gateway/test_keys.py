@@ -8,6 +8,7 @@ import pytest
 
 from perpetuo.domain.model.admission import UnknownOutcome
 from perpetuo.domain.model.errors import Reason
+from perpetuo.domain.model.models import RetryPolicy
 from perpetuo.domain.model.settings import IdempotencySettings, Settings
 from perpetuo.domain.model.tenants import Limits
 from perpetuo.domain.model.upstream import Answer, Ending, Fault, Outbound, UpstreamFailure
@@ -99,6 +100,149 @@ async def test_i4_nobody_waits_for_a_client_that_has_gone() -> None:
     assert world.clock.us - began < SECOND
     go.set()
     await first
+
+
+async def test_i4_who_waits_on_the_same_key_shares_one_look_at_it() -> None:
+    """Found: each of them asked the ledger ten times a second, before any limit of its tenant."""
+    world = World()
+    go, first = await running(world)
+    asked = world.ledger.steps.count("admit")
+    began = world.clock.us
+    waiting = [asyncio.create_task(world.call(idempotency_key="k", wait=30.0)) for _ in range(50)]
+    while world.clock.us - began < 20 * SECOND:  # noqa: ASYNC110 - the clock moves with each turn of the loop
+        await asyncio.sleep(0)
+    assert world.ledger.steps.count("admit") - asked <= 50 + 25
+    go.set()
+    assert {seen.headers["idempotent-replayed"] for seen in await asyncio.gather(*waiting)} == {"true"}
+    assert (await first).status == 200
+    assert len(world.providers["a"].sent) == 1
+    assert world.clock.us - began < 23 * SECOND
+
+
+async def test_i4_when_the_first_fails_one_of_those_who_wait_runs_and_the_others_get_its_answer() -> None:
+    """Nobody is left behind, and nothing is sent twice."""
+    world = World(settings(limits=Limits()))
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def fail(out: Outbound) -> Any:
+        asked.set()
+        await go.wait()
+        return bad(500, Fault.SERVER_ERROR)
+
+    world.providers["a"].script = [fail, ok()]
+    world.providers["b"].script = [bad(500, Fault.SERVER_ERROR)]
+    world.gateway.settings = attrs.evolve(world.gateway.settings, retry=RetryPolicy(attempts=1))
+    first = asyncio.create_task(world.call(idempotency_key="k"))
+    await asked.wait()
+    waiting = [asyncio.create_task(world.call(idempotency_key="k", wait=30.0)) for _ in range(5)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    go.set()
+    assert (await first).status == 502
+    seen = await asyncio.gather(*waiting)
+    assert [s.status for s in seen] == [200] * 5
+    assert sorted("idempotent-replayed" in s.headers for s in seen) == [False] + [True] * 4
+    assert len(world.providers["a"].sent) == 2
+
+
+async def test_i4_who_asks_for_all_may_leave() -> None:
+    """The one that looks for the others is cancelled; another looks."""
+    world = World()
+    go, first = await running(world)
+    waiting = [asyncio.create_task(world.call(idempotency_key="k", wait=30.0)) for _ in range(3)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    go.set()
+    assert [(await task).headers["idempotent-replayed"] for task in waiting[1:]] == ["true"] * 2
+    await first
+
+
+async def test_i4_a_tenant_has_a_hundred_places_to_wait() -> None:
+    """The next gets 409 at once; when one has gone there is a place again."""
+    world = World()
+    go, first = await running(world)
+    waiting = [asyncio.create_task(world.call(idempotency_key="k", wait=50.0)) for _ in range(100)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    began = world.clock.us
+    one_more = await world.call(idempotency_key="k", wait=50.0)
+    assert reason(one_more) is Reason.IDEMPOTENCY_IN_PROGRESS
+    assert world.clock.us == began
+    go.set()
+    await asyncio.gather(first, *waiting)
+    assert (await world.call(idempotency_key="k")).headers["idempotent-replayed"] == "true"
+
+
+async def test_c8_waiting_on_a_key_ends_with_the_calls_own_time() -> None:
+    """Found: ``Prefer: wait=50`` outlived a timeout of two seconds."""
+    world = World()
+    go, first = await running(world)
+    began = world.clock.us
+    assert reason(await world.call(idempotency_key="k", wait=50.0, timeout=2.0)) is Reason.IDEMPOTENCY_IN_PROGRESS
+    assert world.clock.us - began <= 2.2 * SECOND
+    go.set()
+    await first
+
+
+# --- a kept answer needs no provider -------------------------------------------------------------
+
+
+async def all_open(world: World) -> None:
+    for provider in "ab":
+        await world.breakers.force(provider, open_for_us=30 * SECOND)
+
+
+async def test_i2_a_kept_answer_is_replayed_while_every_breaker_is_open() -> None:
+    """Found: 503, although nothing had to be sent."""
+    world = World()
+    first = await world.call(idempotency_key="k")
+    await all_open(world)
+    again = await world.call(idempotency_key="k")
+    assert (again.status, again.body) == (200, first.body)
+    assert again.headers["idempotent-replayed"] == "true"
+
+
+async def test_i2_a_kept_answer_is_replayed_when_its_model_has_lost_its_price() -> None:
+    """A replay costs nothing, so it needs no price."""
+    world = World()
+    await world.call(idempotency_key="k", max_tokens=5)
+    unpriced = tuple(attrs.evolve(t, price=None) for t in world.gateway.settings.models.by_name["m"].targets)
+    world.gateway.replace(settings(targets=unpriced))
+    assert (await world.call(idempotency_key="k", max_tokens=5)).headers["idempotent-replayed"] == "true"
+    assert reason(await world.call(idempotency_key="other", max_tokens=5)) is Reason.MODEL_NOT_PRICED
+
+
+async def test_i2_asking_for_a_kept_answer_leaves_no_trace() -> None:
+    """The key stays free, no rate is used, nothing is held; the refusal is the one that was due."""
+    world = World()
+    await all_open(world)
+    seen = await world.call(idempotency_key="k")
+    assert (seen.status, reason(seen)) == (503, Reason.NO_HEALTHY_UPSTREAM)
+    assert world.ledger.steps == ["admit"]
+    assert await world.spent() == (0, 0)
+    (usage,) = await world.memory.read_usage("acme", ["acme"])
+    assert (usage.admitted_last_minute, usage.in_flight) == (0, 0)
+    world.clock.us += 31 * SECOND
+    assert "idempotent-replayed" not in (await world.call(idempotency_key="k")).headers
+
+
+async def test_i2_while_the_ledger_is_away_the_refusal_is_the_one_that_was_due() -> None:
+    """And there is nothing to undo: the question could not have admitted the call."""
+    world = World()
+    await all_open(world)
+    world.ledger.away = {"admit"}
+    assert reason(await world.call(idempotency_key="k")) is Reason.NO_HEALTHY_UPSTREAM
+    assert world.gateway.in_flight.owing == 0
+
+
+async def test_i3_another_request_under_a_used_key_is_422_while_every_breaker_is_open() -> None:
+    """No provider would make it right."""
+    world = World()
+    await world.call(idempotency_key="k", max_tokens=5)
+    await all_open(world)
+    assert reason(await world.call(idempotency_key="k", max_tokens=6)) is Reason.IDEMPOTENCY_KEY_REUSED
 
 
 # --- what is kept --------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from perpetuo.domain.model.settings import Settings
 from perpetuo.domain.model.tenants import ApiKey, Limits, Tenant
 from perpetuo.domain.model.upstream import Abort, Answer, Ending, Fault, Outbound, UpstreamFailure
 from perpetuo.domain.model.usage import Usage
-from perpetuo.domain.ports import StoreUnavailable
+from perpetuo.domain.ports import NeverSent, StoreUnavailable
 from perpetuo.entrypoints.http.errors import status_of
 
 START_US = 1_790_000_000_000_000
@@ -94,11 +94,16 @@ class Notes:
 
 
 class FaultyLedger:
-    """A `Ledger` before another: counts its steps; those in ``away`` fail before, those in ``lost`` after the act."""
+    """
+    A `Ledger` before another that counts its steps.
+
+    Those in ``unsent`` and ``away`` fail before the act, the former for sure; those in ``lost`` fail after it.
+    """
 
     def __init__(self, inner: MemoryLedger) -> None:
         self.steps: list[str] = []
         self.away: set[str] = set()
+        self.unsent: set[str] = set()
         self.lost: set[str] = set()
         self._inner = inner
 
@@ -109,6 +114,8 @@ class FaultyLedger:
 
         async def counted(*arguments: Any) -> Any:
             self.steps.append(name)
+            if name in self.unsent:
+                raise NeverSent("not even asked")
             if name in self.away:
                 raise StoreUnavailable("away")
             result = await step(*arguments)
