@@ -4,9 +4,19 @@ What happens to calls whose ending could not be written, or whose worker died?
 Each worker keeps its calls in flight here, renews their leases in bulk, and repeats settlements
 and cancellations the store did not take, until it does. Any worker's reaper settles what a dead
 worker left behind, once its lease is over.
+
+Rule 1: settlements go before cancellations: those are money and answers, these only holds that end with their lease.
+Rule 2: each is repeated by itself. One that the store refuses while it takes others delays nobody, and after
+        `MOST_TRIES` it is left to the reaper.
+Rule 3: a store that takes nothing is away, for however long: what is owed then is not given up.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from itertools import islice
+
+import attrs
 
 from perpetuo.domain.gateway.call import SHUTDOWN
 from perpetuo.domain.model.admission import AdmitRequest, Hold, Settlement
@@ -18,6 +28,23 @@ RENEW_EVERY = 1.0
 """Seconds between two renewals; each also stamps the shards, which must not be older than 10 s."""
 REAP_EVERY = 2.0
 RETRY_EVERY = 0.25
+BATCH = 100
+"""Steps repeated at once."""
+MOST_TRIES = 120
+"""Half a minute of refusals, so that a store which is full for a moment loses nothing."""
+MOST_CANCELS = 10_000
+"""Beyond this the oldest is forgotten: if that call was admitted after all, its hold ends with its lease."""
+
+
+@attrs.define(eq=False)
+class Owed:
+    """A step the store has not taken yet. ``taken``: settlements it had taken at the last try that counted."""
+
+    kind: str
+    request_id: str
+    step: Callable[[], Awaitable[object]]
+    taken: int
+    tries: int = 0
 
 
 class InFlight:
@@ -28,8 +55,9 @@ class InFlight:
         self._journal = journal
         self._system = system
         self._calls: dict[str, tuple[Hold, Abort, float]] = {}
-        self._settlements: dict[str, tuple[Settlement, IdempotencySettings]] = {}
-        self._cancels: dict[str, Hold | AdmitRequest] = {}
+        self._settlements: dict[str, Owed] = {}
+        self._cancels: dict[str, Owed] = {}
+        self._taken = 0
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -53,16 +81,22 @@ class InFlight:
         if known is not None:
             self._calls[hold.call] = (hold, known[1], known[2])
 
-    def remove(self, call: str) -> None:
+    def settled(self, call: str) -> None:
+        """The store has taken the end of the call."""
+        self._taken += 1
         self._calls.pop(call, None)
 
     def settle_later(self, settlement: Settlement, keeping: IdempotencySettings) -> None:
         """The store is away: settle as soon as it is back. The lease is kept up meanwhile."""
-        self._settlements[settlement.hold.call] = (settlement, keeping)
+        step = partial(self._ledger.settle, settlement, keeping)
+        self._settlements[settlement.hold.call] = Owed("settlement", settlement.event.request_id, step, self._taken)
 
     def cancel_later(self, what: Hold | AdmitRequest) -> None:
         """Nobody knows whether an admission happened: undo it as soon as the store answers."""
-        self._cancels[what.call] = what
+        step = partial(self._ledger.cancel, what)
+        self._cancels[what.call] = Owed("cancel", what.abandoned.request_id, step, self._taken)
+        if len(self._cancels) > MOST_CANCELS:
+            del self._cancels[next(iter(self._cancels))]
 
     def abort_all(self) -> None:
         """The drain is over: streams get an error event, calls an error."""
@@ -103,14 +137,38 @@ class InFlight:
                 await self.repay_once()
 
     async def repay_once(self) -> None:
-        """One round over what is owed; stops at the first sign that the store is still away."""
-        try:
-            for call, what in list(self._cancels.items()):
-                await self._ledger.cancel(what)
-                self._cancels.pop(call, None)
-            for call, (settlement, keeping) in list(self._settlements.items()):
-                await self._ledger.settle(settlement, keeping)
-                self._settlements.pop(call, None)
-                self.remove(call)
-        except StoreUnavailable:
+        """One round over what is owed."""
+        await self._repay(self._settlements)
+        await self._repay(self._cancels)
+
+    async def _repay(self, owed: dict[str, Owed]) -> None:
+        """Ends early with a batch of which the store took nothing: it is away. What failed waits at the end of it."""
+        left = len(owed)
+        while left > 0:
+            batch = list(islice(owed.items(), min(BATCH, left)))
+            left -= len(batch)
+            results = await asyncio.gather(*(one.step() for _, one in batch), return_exceptions=True)
+            done = [call for (call, _), found in zip(batch, results, strict=True) if not isinstance(found, Exception)]
+            for call in done:
+                owed.pop(call, None)
+                if owed is self._settlements:
+                    self.settled(call)
+            for (call, one), found in zip(batch, results, strict=True):
+                if isinstance(found, Exception) and owed.pop(call, None) is not None:
+                    self._failed(owed, call, one, found)
+            if not done:
+                return
+
+    def _failed(self, owed: dict[str, Owed], call: str, one: Owed, error: Exception) -> None:
+        """To the end of the line; no outage if the store settled others meanwhile, or if this is no failure of its."""
+        if not isinstance(error, StoreUnavailable) or self._taken != one.taken:
+            one.taken, one.tries = self._taken, one.tries + 1
+        if one.tries < MOST_TRIES:
+            owed[call] = one
             return
+        self._calls.pop(call, None)
+        self._journal.log(
+            "error", "store_refused", kind=one.kind, request_id=one.request_id, attempts=one.tries,
+            problem=f"{type(error).__name__}: {error}",
+            meaning="the store takes others but not this one; the reaper settles it at its hold once its lease is over",
+        )  # fmt: skip

@@ -88,7 +88,7 @@ class Settler:
             self._journal.store_error("ledger", str(error))
             self._in_flight.settle_later(settlement, settings.idempotency)
             return event, None
-        self._in_flight.remove(call.id)
+        self._in_flight.settled(call.id)
         return event, settled
 
     def _event(self, call: Call, ended: Ended, charge: Charge, keep: Keep) -> Event:
