@@ -29,6 +29,8 @@ _TEXTS_TOO_LONG = (
 )
 _CODES_TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
 _CODES_UNPAID = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+MOST_TOKENS = 10**8
+"""More than a hundred times the longest context there is: a report beyond it is a mistake that nobody should pay."""
 _LONGEST_WAIT_S = 86_400 * 31
 _LLAMA_BLAMES_ITSELF = {
     "is too large to process": "context_length_exceeded",  # an embedding's input beyond the batch size
@@ -44,7 +46,7 @@ _LLAMA_BLAMES_ITSELF = {
 
 def read_usage(wire: object) -> Usage | None:
     """
-    Tokens of a decoded ``usage`` object; ``None`` when it is missing, odd, or all zero.
+    Tokens of a decoded ``usage`` object; ``None`` when it is missing, odd, all zero, or beyond belief.
 
     Some providers leave reasoning out of ``completion_tokens`` and have it in ``total_tokens`` only (xAI, Gemini).
     """
@@ -54,6 +56,8 @@ def read_usage(wire: object) -> Usage | None:
     if prompt is None or (completion is None and total is None):
         return None
     output = max(completion or 0, (total or 0) - prompt)
+    if max(prompt, output) > MOST_TOKENS:
+        return None
     details = wire.get("prompt_tokens_details")
     cached = _tokens(details, "cached_tokens") if isinstance(details, dict) else None
     if cached is None:
@@ -63,7 +67,7 @@ def read_usage(wire: object) -> Usage | None:
 
 def _tokens(wire: Mapping[str, Any], name: str) -> int | None:
     value = wire.get(name)
-    return value if type(value) is int and 0 <= value < 2**53 else None
+    return value if type(value) is int and value >= 0 else None
 
 
 # --- complete answers ----------------------------------------------------------------------------

@@ -60,6 +60,18 @@ def test_b9_usage_is_believed_when_it_is_clear(wire: object, usage: Usage | None
     assert read_usage(wire) == usage
 
 
+@pytest.mark.parametrize("beyond", [10**8 + 1, 2**31, 2**53 - 2, 2**60])
+def test_b4_an_absurd_report_is_not_charged(beyond: int) -> None:
+    """9,007,199,254,740,990 tokens were $27,021,597,764, and Redis refused to settle that: now the bound counts."""
+    for wire in (reported(beyond, 3), reported(5, beyond), reported(5, 3, beyond + 5), reported(beyond, 3, 8)):
+        assert read_usage(wire) is None
+        reply = read_reply(json.dumps({"choices": [{"message": {"content": "Hi"}}], "usage": wire}).encode())
+        assert reply is not None
+        assert (reply.usage, reply.output_bytes) == (None, 2)
+    assert read_usage(reported(10**8, 10**8)) == Usage(10**8, 10**8)
+    assert read_usage(reported(5, 3, 8, prompt_tokens_details={"cached_tokens": beyond})) == Usage(5, 3, 5)
+
+
 def test_b9_reasoning_only_in_the_total_is_charged() -> None:
     """xAI and Gemini leave it out of ``completion_tokens``."""
     assert read_usage({"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 112}) == Usage(10, 102)
