@@ -234,7 +234,9 @@ class Idempotency:
     ttl: Span | None = optional("How long answers are kept; 0s keeps none.", "24h")
     max_bytes: Size | None = optional("Larger answers are not kept.", "1MiB")
     max_bytes_per_tenant: Size | None = optional("A tenant's share of the memory for answers.", "64MiB")
-    lease: Lease | None = optional("How long a run is believed to be alive when its worker says nothing.", "30s")
+    lease: Lease | None = optional(
+        "How long a run is believed to be alive when its worker, which renews it every second, says nothing.", "30s"
+    )
     wait: Pause | None = optional("How long a retry waits for the first run to end.", "0s")
     on_unknown_outcome: Annotated[str, kinds.choice("reexecute", "fail")] | None = optional(
         "What a retry gets when the first run's worker died.", "reexecute"

@@ -35,7 +35,7 @@ def config(origin: str, more: str = "") -> str:
   - {{name: m, targets: [{{provider: demo, model: m}}], {PRICE}}}
   - {{name: stall, targets: [{{provider: demo, model: demo-stall}}], {PRICE}}}
   - {{name: evil, targets: [{{provider: evil, model: x}}], {PRICE}}}""",
-        more=f"retry: {{attempts: 1}}\nredis: {{timeout: 500ms}}\nidempotency: {{lease: 4s{more}}}",
+        more=f"retry: {{attempts: 1}}\nredis: {{timeout: 500ms}}\nidempotency: {{lease: 5s{more}}}",
     )
 
 

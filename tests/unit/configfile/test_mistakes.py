@@ -342,6 +342,15 @@ def test_a5_a_masked_value_names_its_variable() -> None:
     assert "(51 characters, from OPENAI_API_KEY) is not allowed" in problems(text, {"OPENAI_API_KEY": "é" * 51})[0]
 
 
+@pytest.mark.parametrize("lease", ["1s", "4999ms"])
+def test_i5_a_lease_that_one_late_renewal_would_end_is_refused(lease: str) -> None:
+    """Renewals come every second: with a lease as short, a retry would run beside a first run that is alive."""
+    (problem,) = problems(f"{VALID}idempotency: {{lease: {lease}}}\n")
+    assert f"idempotency.lease: {lease} is not allowed" in problem
+    assert problem.endswith("from 5s to 10m")
+    assert not problems(f"{VALID}idempotency: {{lease: 5s}}\n")
+
+
 PIECES = st.sampled_from([*"ab:-[]{},&*!|>'\"%@#?$~\n \t0.é\u2028\x85", "${A}", "tenants", "apiKeys: ", "- "])
 YAML_LIKE = st.lists(PIECES, max_size=40).map("".join)
 VALUES = st.recursive(
