@@ -155,6 +155,8 @@ def _price(
 ) -> Price | None:
     for owner in (target, model):
         if owner.free or (owner.price and owner.price.free):
+            if owner is model and target.free is False:
+                break
             return FREE
         if owner.price:
             return _configured(owner.price)

@@ -127,7 +127,10 @@ class Target:
     weight: Count | None = optional("Share among targets of the same priority.", "1")
     priority: Priority | None = optional("Lower ones are tried first.", "0")
     price: Price | None = optional("Price at this target.", otherwise="the model's")
-    free: Truth | None = optional("Costs nothing at this target.", "false")
+    free: Truth | None = optional(
+        "Costs nothing at this target; `false` where its model is free: costs the catalogue's price.",
+        otherwise="as the model",
+    )
     max_output_tokens: Tokens | None = optional("Most output tokens at this target.", otherwise="the model's")
     max_tokens_field: MaxTokensField | None = optional(
         "Name under which this target takes the output limit.", otherwise="as the client wrote it"

@@ -119,6 +119,20 @@ def test_contract_a_price_comes_from_the_catalogue_by_the_upstream_name(everythi
     assert target.context_window == 128_000
 
 
+@pytest.mark.parametrize(
+    "model", ["free: true", "price: {free: true}", "price: {inputPerMTok: 1, outputPerMTok: 2}", ""]
+)
+def test_contract_one_paid_target_of_a_free_model_is_paid(model: str) -> None:
+    """``free: false`` at a target undoes its model's ``free: true``, and no price."""
+    targets = "targets: [{provider: demo, model: own}, {provider: openai, model: gpt-4o, free: false}]"
+    text = with_line("targets: [{provider: openai, model: gpt-4o}]", f"{targets}, {model}".rstrip(", "))
+    own, paid = settings(text).models.by_name["gpt-4o"].targets
+    price = Price(Rates(Rate(1_000_000_000), Rate(2_000_000_000), Rate(1_000_000_000)))
+    assert (own.price, paid.price) == (
+        (price, price) if "PerMTok" in model else (FREE, load_catalogue()["gpt-4o"].price)
+    )
+
+
 def test_contract_every_tenant_setting_is_taken(everything: Settings) -> None:
     """A tenant's limits are merged over its plan's; ``unlimited`` lifts one."""
     tenant, open_ = everything.tenants.values()
