@@ -23,7 +23,10 @@ def text() -> str:
 
 def main() -> int:
     if "--check" in sys.argv[1:]:
-        return 0 if TARGET.read_text() == text() else 1
+        if TARGET.read_text() == text():
+            return 0
+        print(f"{TARGET.name} is not what the migrations make; run `make migrations`", file=sys.stderr)
+        return 1
     TARGET.write_text(text())
     return 0
 

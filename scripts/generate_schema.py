@@ -2,10 +2,11 @@
 What do editors and readers know of ``perpetuo.config.yaml``?
 
 Writes ``perpetuo.schema.json`` and the reference in ``docs/configuration.md`` from the classes that the loader uses.
-A test fails when either is not what this script would write.
+``--check`` writes nothing and exits 1 when either is not what this script would write; so does a test.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -25,10 +26,19 @@ VARIABLE = {"type": "string", "pattern": r"\$\{"}
 """Any scalar may be ``${NAME}``, whatever it stands for."""
 
 
-def main() -> None:
-    SCHEMA.write_text(schema_text())
-    REFERENCE.write_text(reference_text(REFERENCE.read_text()))
-    print(f"wrote {SCHEMA.name} and {REFERENCE.relative_to(ROOT)}")
+def main() -> int:
+    made = {SCHEMA: schema_text(), REFERENCE: reference_text(REFERENCE.read_text())}
+    stale = [
+        str(path.relative_to(ROOT)) for path, text in made.items() if not path.exists() or path.read_text() != text
+    ]
+    if "--check" in sys.argv[1:]:
+        for name in stale:
+            print(f"{name} is not what its classes say; run `make schema`", file=sys.stderr)
+        return 1 if stale else 0
+    for path, text in made.items():
+        path.write_text(text)
+    print(f"wrote {' and '.join(stale) or 'nothing new'}")
+    return 0
 
 
 # --- JSON Schema ---------------------------------------------------------------------------------
@@ -159,4 +169,4 @@ def _places() -> dict[type[Any], list[str]]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

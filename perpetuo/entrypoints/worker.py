@@ -6,8 +6,10 @@ what a store did not take, follows the config file - and leaves in good order wh
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 
+from perpetuo import __version__
 from perpetuo.bootstrap import Container
 from perpetuo.domain.gateway.call import SHUTDOWN
 
@@ -40,6 +42,12 @@ class Worker:
         ]
         self._tasks = [asyncio.create_task(self._forever(name, loop), name=name) for name, loop in loops]
         container.stage = "ready"
+        environment, settings = container.environment, container.settings
+        container.journal.log(
+            "info", "ready", host=environment.host, port=environment.port, pid=os.getpid(), workers=environment.workers,
+            version=__version__, file=str(environment.config_path), config=settings.version,
+            tenants=len(settings.tenants), models=len(settings.models.by_name), problems=sorted(container.problems()),
+        )  # fmt: skip
 
     async def _forever(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         """A loop that broke is a defect, said in the log, and started again."""
@@ -82,6 +90,9 @@ class Worker:
     async def stop(self) -> None:
         """End the loops, hand on what is left, close connections."""
         self._container.stage = "stopping"
+        self._container.journal.log(
+            "info", "stopped", pid=os.getpid(), in_flight=len(self._container.gateway.in_flight)
+        )
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

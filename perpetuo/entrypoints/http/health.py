@@ -18,11 +18,15 @@ def live() -> dict[str, str]:
 
 @get(["/health/ready", "/readyz"], summary="Should this worker get requests?", tags=["Health"], sync_to_thread=False)
 def ready(container: Container) -> Response[dict[str, Any]]:
-    """503 only for this worker's own state; a shared dependency that is away is `degraded`, and still 200."""
+    """
+    503 only for this worker's own state; a shared dependency that is away is `degraded`, and still 200.
+
+    Names only: who may ask is everybody. The log and ``/admin`` say what is wrong.
+    """
     if container.stage != "ready":
         return Response({"status": container.stage}, status_code=503)
-    problems = container.problems()
-    return Response({"status": "degraded", "problems": problems} if problems else {"status": "ready"})
+    names = sorted(container.problems())
+    return Response({"status": "degraded", "problems": names} if names else {"status": "ready"})
 
 
 @get("/metrics", summary="Prometheus metrics, summed over all workers", media_type=MediaType.TEXT, tags=["Health"])

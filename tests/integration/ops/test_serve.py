@@ -84,7 +84,7 @@ def test_o2_starts_and_says_what_is_away(tmp_path: Path) -> None:
     ) as gateway:
         ready = httpx.get(gateway.url + "/health/ready").json()
         assert ready["status"] == "degraded"
-        assert {"redis", "postgres"} <= ready["problems"].keys() | {"postgres"}
+        assert "redis" in ready["problems"]
         answer = gateway.chat()
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
         assert gateway.stop() == 0
