@@ -3,10 +3,11 @@ What does an answer in OpenAI's dialect say: how much was used, or what went wro
 
 Rule 1: providers differ; a member of another shape than expected is as good as missing, never an exception.
 Rule 2: what a client sees of a provider's error is rebuilt member by member; pages of HTML stay here.
-Rule 3: nothing that says more about our credential than that it was refused goes on.
+Rule 3: nothing that says more about our credential than that it was refused goes on, and the credential itself never.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -29,6 +30,17 @@ _TEXTS_TOO_LONG = (
 )
 _CODES_TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
 _CODES_UNPAID = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_CODES_BAD_KEY = frozenset({"invalid_api_key", "api_key_invalid", "incorrect_api_key", "authentication_error"})
+_BAD_KEY = re.compile(
+    r"\W*(?:error: )?(?:incorrect api key|invalid api key|api key (?:is )?(?:not valid|invalid|expired))",
+    re.IGNORECASE | re.ASCII,
+)
+"""
+How a 400 begins that is about our key (xAI, Gemini), and not about the client's request.
+
+Only at its beginning, and not where a client named its model so ("… is not a valid model ID", OpenRouter): one
+client that has its own words quoted must not take the provider from everybody.
+"""
 MOST_TOKENS = 10**8
 """More than a hundred times the longest context there is: a report beyond it is a mistake that nobody should pay."""
 _LONGEST_WAIT_S = 86_400 * 31
@@ -201,11 +213,32 @@ class ErrorReading:
     body: bytes
 
 
-def read_error(status: int, body: bytes, headers: Mapping[str, str], now_us: int) -> ErrorReading:
-    """Read an answer that is no success. ``headers`` have lower-case names; ``now_us`` is for a Retry-After date."""
+def secret(key: str) -> re.Pattern[str]:
+    """Finds our key in a text; one as short as a word (``EMPTY``, ``x``) only where it stands alone."""
+    return re.compile(re.escape(key) if len(key) >= 8 else rf"(?<!\w){re.escape(key)}(?!\w)")
+
+
+def read_error(
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str],
+    now_us: int,
+    key: re.Pattern[str] | None = None,
+    model: str = "",
+) -> ErrorReading:
+    """
+    Read an answer that is no success.
+
+    ``headers`` have lower-case names; ``now_us`` is for a Retry-After date; ``key`` is our `secret` there,
+    ``model`` what the client called its model.
+    """
     status, error = _rightly_blamed(status, _error_object(body))
+    if key is not None:
+        error = {
+            name: key.sub("[redacted]", value) if isinstance(value, str) else value for name, value in error.items()
+        }
     code = _code(error)
-    fault = _fault(status, code, _string(error, "type"), _string(error, "message") or "")
+    fault = Fault.CREDENTIAL if status == 400 and _bad_key(code, error, model) else _fault(status, code, error)
     if fault is Fault.CONTEXT_LENGTH and not isinstance(error.get("code"), str):
         code = "context_length_exceeded"  # what OpenAI's clients look for
     return ErrorReading(status, fault, code, _retry_after(headers, now_us), _envelope(status, fault, code, error))
@@ -217,7 +250,18 @@ def error_status(body: bytes) -> int:
     return code if type(code) is int and 400 <= code <= 599 else 502
 
 
-def _fault(status: int, code: str | None, kind: str | None, message: str) -> Fault:
+def _bad_key(code: str | None, error: Mapping[str, Any], model: str) -> bool:
+    """Some say with a 400 that they refuse our key (xAI, Gemini)."""
+    details = error.get("details")
+    reasons = [one.get("reason") for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+    codes = {name.lower() for name in (code, error.get("type"), *reasons) if isinstance(name, str)}
+    if codes & _CODES_BAD_KEY:
+        return True
+    return "api key" not in model.lower() and _BAD_KEY.match(_string(error, "message") or "") is not None
+
+
+def _fault(status: int, code: str | None, error: Mapping[str, Any]) -> Fault:
+    kind, message = _string(error, "type"), _string(error, "message") or ""
     if status in (400, 413, 422) and _too_long(code, kind, message):
         return Fault.CONTEXT_LENGTH
     match status:
@@ -247,11 +291,13 @@ def _too_long(code: str | None, kind: str | None, message: str) -> bool:
 
 
 def _error_object(body: bytes) -> dict[str, Any]:
-    """``{"error": {…}}``, ``{"error": "text"}``, ``{"detail": …}`` or the members at the top; else empty."""
+    """``{"error": {…}}``, that in a list, ``{"error": "text"}``, ``{"detail": …}``, members at the top; or empty."""
     try:
         found = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]  # Gemini
     if not isinstance(found, dict):
         return {}
     error = found.get("error", found)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from perpetuo import __version__
 from perpetuo.adapters.dialects.openai import render
-from perpetuo.adapters.dialects.openai_answers import as_events, error_status, read_error, read_reply
+from perpetuo.adapters.dialects.openai_answers import as_events, error_status, read_error, read_reply, secret
 from perpetuo.adapters.dialects.sse import ChatStreamReader, Verdict
 from perpetuo.adapters.providers.stream import EventStream, Whole
 from perpetuo.adapters.providers.transport.wire import Exchange, Headers, Phases, Upstream, UpstreamRequest
@@ -46,10 +46,12 @@ class OpenAIProvider:
         self._now_us = now_us
         self._loopback = spec.loopback
         self._targets = {kind: _target(spec.base_url, path) for kind, path in _PATHS.items()}
+        key = spec.api_key.strip() if spec.api_key else ""
+        self._secret = secret(key) if key else None
         self._headers: Headers = (
             (b"content-type", b"application/json"),
             (b"user-agent", b"perpetuo/" + __version__.encode()),
-            *(((b"authorization", b"Bearer " + spec.api_key.strip().encode()),) if spec.api_key else ()),
+            *(((b"authorization", b"Bearer " + key.encode()),) if key else ()),
         )
 
     async def send(self, out: Outbound, abort: Abort) -> Answer | EventStream:
@@ -86,7 +88,7 @@ class OpenAIProvider:
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise _unusable("a content-encoding we did not ask for")
         if status >= 300:
-            return self._refused(status, await exchange.read(ERROR_BYTES), headers)
+            return self._refused(out, status, await exchange.read(ERROR_BYTES), headers)
         if out.ask.stream and _is_sse(headers):
             return await self._begin(out, exchange, headers, first_event_by)
         return await self._whole(out, exchange, headers)
@@ -98,7 +100,7 @@ class OpenAIProvider:
         if reading is None:
             raise _unusable(f"a 2xx that is not a JSON object but {headers.get('content-type', 'of no type')[:80]}")
         if reading.error:
-            return self._refused(error_status(body), body, headers)
+            return self._refused(out, error_status(body), body, headers)
         if out.ask.stream:
             events = as_events(body)
             if events is None:
@@ -114,8 +116,8 @@ class OpenAIProvider:
             upstream_request_id=_request_id(headers),
         )
 
-    def _refused(self, status: int, body: bytes, headers: Mapping[str, str]) -> Answer:
-        error = read_error(status, body, headers, self._now_us())
+    def _refused(self, out: Outbound, status: int, body: bytes, headers: Mapping[str, str]) -> Answer:
+        error = read_error(status, body, headers, self._now_us(), self._secret, out.ask.model)
         return Answer(
             status=error.status,
             content_type=_JSON,
@@ -137,7 +139,7 @@ class OpenAIProvider:
         ready = await _first_event(exchange, reader, by)
         if not ready:
             if reader.error:
-                return self._refused(error_status(reader.error), reader.error, headers)
+                return self._refused(out, error_status(reader.error), reader.error, headers)
             if not reader.started or reader.verdict in (Verdict.MALFORMED, Verdict.TOO_LARGE):
                 raise _unusable("a stream without one good event")
         return EventStream(exchange, reader, ready, _passed_on(headers), _request_id(headers))

@@ -13,6 +13,7 @@ from perpetuo.adapters.dialects.openai_answers import (
     read_error,
     read_reply,
     read_usage,
+    secret,
 )
 from perpetuo.adapters.dialects.sse import ChatStreamReader
 from perpetuo.domain.model.upstream import Ending, Fault
@@ -211,6 +212,75 @@ def test_c5_what_is_said_about_our_credential_stays_here() -> None:
         shown = error(status, {"error": {"message": "Incorrect API key: sk-ab***yz", "code": code, "param": "sk"}}).body
         assert b"sk" not in shown
         assert code.encode() not in shown
+
+
+XAI = {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: xai-secret-1. See x.ai."}
+GEMINI = [
+    {
+        "error": {
+            "code": 400,
+            "message": "API key not valid. Please pass a valid API key.",
+            "status": "INVALID_ARGUMENT",
+            "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}],
+        }
+    }
+]
+BAD_KEYS = [
+    XAI,
+    GEMINI,
+    GEMINI[0],
+    {"error": {"message": "API key expired. Please renew the API key.", "code": 400}},
+    {"error": {"message": "no", "details": GEMINI[0]["error"]["details"]}},
+    {"error": {"message": "no", "code": "invalid_api_key"}},
+    {"error": {"message": "no", "type": "authentication_error", "code": None}},
+    {"error": {"message": "Invalid API key", "code": 400}},
+]
+
+
+@pytest.mark.parametrize("body", BAD_KEYS)
+def test_c5_a_400_about_our_key_is_not_the_clients(body: Any) -> None:
+    """xAI and Gemini answer so: clients read "Incorrect API key: xai-…", and the next target was never tried."""
+    reading = error(400, body)
+    assert reading.fault is Fault.CREDENTIAL
+    assert json.loads(reading.body)["error"]["message"] == "The provider refused the gateway's credential."
+    assert b"xai-secret-1" not in reading.body
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Invalid value for 'user': Incorrect API key provided",
+        "'stop' may not be: API key not valid",
+        "Your tools mention an invalid API key parameter",
+    ],
+)
+def test_c5_a_client_can_not_talk_our_credential_into_a_cool_down(message: str) -> None:
+    """Its own words in a provider's text, or as the name of its model, say nothing about our key."""
+    assert error(400, {"error": {"message": message}}).fault is Fault.CLIENT_ERROR
+    for model, said in (
+        ("Incorrect API key", "Incorrect API key is not a valid model ID"),
+        ("api key", "API key invalid"),
+    ):
+        reading = read_error(400, json.dumps({"error": {"message": said}}).encode(), {}, NOW_US, None, model)
+        assert reading.fault is Fault.CLIENT_ERROR
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 429, 500])
+def test_s1_our_key_is_in_no_text_that_goes_on(status: int) -> None:
+    """Whatever a provider quotes it in, escaped or not; what stands around it stays."""
+    key = "sk/our-own+key"
+    given = {"message": f"You sent 'Bearer {key}', sk-x", "type": key, "code": f"a-{key}", "param": key}
+    for raw in (json.dumps({"error": given}), json.dumps({"error": given}).replace("/", "\\/")):
+        reading = read_error(status, raw.encode(), {}, NOW_US, secret(key))
+        assert key not in json.dumps(json.loads(reading.body), ensure_ascii=False)
+        assert key not in (reading.code or "")
+        assert json.loads(reading.body)["error"]["message"] == "You sent 'Bearer [redacted]', sk-x"
+
+
+def test_s1_a_key_that_is_a_mere_word_does_not_riddle_the_text() -> None:
+    """Local servers are given ``EMPTY`` or ``x``."""
+    reading = read_error(400, b'{"error":"x: expected an index, not x"}', {}, NOW_US, secret("x"))
+    assert json.loads(reading.body)["error"]["message"] == "[redacted]: expected an index, not [redacted]"
 
 
 @pytest.mark.parametrize(

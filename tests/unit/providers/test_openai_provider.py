@@ -178,6 +178,16 @@ async def test_c5_an_error_is_an_answer_with_its_fault(body: bytes) -> None:
     assert json.loads(got.body)["error"]["source"] == "provider"
 
 
+@pytest.mark.parametrize(("status", "sent"), [(400, CHAT), (404, CHAT), (200, CHAT), (200, STREAM)])
+async def test_s1_a_client_never_reads_our_key_in_a_providers_error(status: int, sent: bytes) -> None:
+    """Whole, inside a 200, or as the first event of a stream."""
+    error = json.dumps({"error": {"message": "not allowed for sk-provider", "code": "sk-provider"}}).encode()
+    script = Script(200, SSE, [b"data: " + error + b"\n\n"]) if sent == STREAM else Script(status, JSON, [error])
+    got = await answer(script, sent)
+    assert json.loads(got.body)["error"]["message"] == "not allowed for [redacted]"
+    assert got.error_code == "[redacted]"
+
+
 async def test_an_error_inside_a_200_is_an_error() -> None:
     """With the status it stands for."""
     got = await answer(Script(200, JSON, [b'{"error":{"message":"no","code":429}}']))
