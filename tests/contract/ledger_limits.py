@@ -13,6 +13,8 @@ from perpetuo.domain.model.admission import (
     RateRefused,
 )
 from perpetuo.domain.model.money import Nano
+from perpetuo.domain.model.tenants import ApiKey, Caller, Limits, Tenant
+from perpetuo.domain.policy.windows import limits_of
 from tests.contract.ledger_world import (
     DAY,
     KEEPING,
@@ -34,6 +36,13 @@ from tests.contract.ledger_world import (
     request,
     settlement,
 )
+
+NO_LIMITS = Limits()
+
+
+def caller_of(key: str, limits: Limits = NO_LIMITS) -> Caller:
+    """A key of a tenant without a budget."""
+    return Caller(Tenant(TENANT, "pro", NO_LIMITS), ApiKey(key, b"", limits=limits))
 
 
 class RateContract:
@@ -194,6 +203,21 @@ class BudgetContract:
             refused = await world.ledger.admit(request(f"d{least}", day(100), hold=500, hold_min=least))
             assert isinstance(refused, BudgetRefused)
             assert refused.reserved is reserved
+
+    async def test_b7_a_key_that_gets_a_budget_during_the_day_has_spent_what_it_spent(self, world: World) -> None:
+        """Not zero: what it spent since midnight counts, and what its calls in flight hold; not what other keys did."""
+        before, other = (limits_of(caller_of(name), NOON).budgets for name in ("batch", "web"))
+        await world.ledger.settle(settlement(await hold(world, request("c0", *before, hold=60)), 30), KEEPING)
+        await world.ledger.settle(settlement(await hold(world, request("c1", *other, hold=60)), 50), KEEPING)
+        flying = await hold(world, request("c2", *before, hold=20))
+        after = limits_of(caller_of("batch", Limits(budget_day=Nano(100))), NOON).budgets
+        refused = await world.ledger.admit(request("d0", *after, hold=51))
+        assert isinstance(refused, BudgetRefused)
+        reading = refused.reading
+        assert (reading.scope, reading.spent, reading.held, refused.reserved) == (f"{TENANT}/batch", 30, 20, True)
+        await admitted(world, request("d1", *after, hold=50))
+        await world.ledger.settle(settlement(flying, 20), KEEPING)
+        assert await money(world, *after) == [(100, 50), (100, 50), (50, 50), (50, 50)]
 
     async def test_b1_all_windows_or_none(self, world: World) -> None:
         """The month refuses: nothing is held in the day, and the month is what is named."""

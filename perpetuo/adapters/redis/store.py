@@ -13,8 +13,8 @@ Rule 2: who waits for a reply may be cancelled at any time; the connection never
 Rule 3: a command whose connection broke is sent once more, if that can be answered within 1.5 timeouts of its first
 sending; so everything sent here must be safe to repeat.
 Rule 4: one broken lane makes the idle ones suspect too: they have to be greeted again before they carry anything.
-Rule 5: a connection may outlive what it was greeted by (behind a proxy, or a server that became a replica): somebody who
-asks now and then who is there tells by `RedisStore.seen`, and connections greeted by another are replaced.
+Rule 5: a connection may outlive what it was greeted by (behind a proxy, or a server that became a replica): who asks
+now and then who is there tells by `RedisStore.seen`, and connections greeted by another are replaced.
 Rule 6: what was never handed to a connection fails with `NeverSent`; anything else that fails may have run.
 """
 

@@ -105,7 +105,7 @@ def windows_of(tenant: Tenant, now_us: int) -> Iterable[WindowKey]:
     zone = ZoneInfo(tenant.time_zone)
     instants = (now_us - SKEW_US, now_us, now_us + SKEW_US)
     names = dict.fromkeys(at(instant, zone).current for at in (day_at, month_at) for instant in instants)
-    scopes = [tenant.id, *(key_scope(tenant.id, key.name) for key in tenant.keys if key.limits.has_budget)]
+    scopes = [tenant.id, *(key_scope(tenant.id, key.name) for key in tenant.keys)]
     return [(scope, name) for scope in scopes for name in names]
 
 

@@ -384,7 +384,7 @@ def test_a_key_sees_its_own_standing_and_its_own_calls(gateway: LiveGateway) -> 
     """``/v1/key`` and ``/v1/requests/{id}``, streams and refusals too; nobody else's."""
     standing = gateway.get("/v1/key").json()
     assert (standing["tenant"], standing["plan"]) == ("acme", "pro")
-    assert [b["period"] for b in standing["budgets"]] == ["day", "month"]
+    assert [b["period"] for b in standing["budgets"]] == ["day", "month"] * 2  # the tenant's, the key's
     called = gateway.chat(max_tokens=5).headers["x-request-id"]
     found = eventually(lambda: (a := gateway.get(f"/v1/requests/{called}")).status_code == 200 and a.json())
     assert (found["outcome"], found["usage"]["output_tokens"]) == ("completed", 5)

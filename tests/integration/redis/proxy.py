@@ -57,7 +57,7 @@ class LossyProxy:
 
 
 class SwitchingProxy:
-    """Clients stay connected while `switch` puts another server behind them, as a proxy that pools does at a failover."""
+    """Clients stay connected while `switch` puts another server behind them, as at a failover behind a pool."""
 
     def __init__(self, port: int) -> None:
         self._target = port

@@ -253,10 +253,12 @@ async def test_b7_opens_within_two_seconds(redis_server: RedisServer, stage: Sta
 
 
 def test_b7_every_window_the_clock_may_be_in_is_seeded() -> None:
-    """Tenant and keys with a budget of their own; today and this month in its zone, near a boundary both sides."""
+    """Tenant and all its keys; today and this month in its zone, near a boundary both sides."""
     acme = SETTINGS.tenants[TENANT]
     assert set(windows_of(acme, NOON)) == {
-        (scope, window) for scope in (TENANT, f"{TENANT}/default") for window in ("2025-11-24", "2025-11")
+        (scope, window)
+        for scope in (TENANT, f"{TENANT}/default", f"{TENANT}/free")
+        for window in ("2025-11-24", "2025-11")
     }
     assert {window for _, window in windows_of(SETTINGS.tenants["other"], NOON + 3 * 3_600_000_000)} == {
         "2025-11-24",

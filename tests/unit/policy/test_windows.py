@@ -84,10 +84,15 @@ def test_b6_months_follow_each_other(now: str, current: str, following: str) -> 
     assert (month.current, month.following) == (current, following)
 
 
-def test_b7_the_tenant_is_always_counted_and_a_key_only_with_a_budget() -> None:
-    """Day and month of the tenant without any limit; both of the key as soon as it has one."""
+def test_b7_tenant_and_key_are_always_counted() -> None:
+    """Day and month of both, without any limit too: a limit may come while the day is running."""
     plain = limits_of(caller(Limits()), us("2026-11-23T12:00:00"))
-    assert [(b.scope, b.period, b.limit) for b in plain.budgets] == [("acme", "day", None), ("acme", "month", None)]
+    assert [(b.scope, b.period, b.limit) for b in plain.budgets] == [
+        ("acme", "day", None),
+        ("acme", "month", None),
+        ("acme/batch", "day", None),
+        ("acme/batch", "month", None),
+    ]
     assert (plain.rates, plain.concurrency) == ((), ())
     own = limits_of(caller(Limits(budget_month=Nano(9)), Limits(budget_day=Nano(5))), us("2026-11-23T12:00:00"))
     assert [(b.scope, b.period, b.limit) for b in own.budgets] == [
