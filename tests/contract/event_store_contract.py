@@ -126,6 +126,14 @@ class EventStoreContract:
         await store.write([sent(full)])
         assert await store.by_request_id("acme", full.request_id) == full
 
+    async def test_a1_usage_beyond_31_bits_is_a_row_and_not_set_aside(self, store: SqlEventStore) -> None:
+        """Whatever a provider reports that fits 64 bits: tokens and money are BIGINT."""
+        most = 2**63 - 1
+        tokens = {"input_tokens": most, "output_tokens": 2**31, "cached_tokens": most}
+        one = event(**tokens, cost_nano_usd=9 * 10**15, hold_nano_usd=most)
+        assert await store.write([sent(one)]) == 0
+        assert await store.by_request_id("acme", one.request_id) == one
+
     @given(at_us=st.integers(0, 4_000_000_000_000_000))
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     async def test_a1_no_microsecond_is_lost(self, store: SqlEventStore, at_us: int) -> None:
