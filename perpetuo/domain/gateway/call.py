@@ -63,6 +63,8 @@ class Call:
     """The usable answer, once there is one."""
     kept: Nano = ZERO
     """Input cost of attempts that were sent and have no usage (B9)."""
+    paused_seconds: float = 0.0
+    """Time spent waiting before asking again."""
     upstream_seconds: float = 0.0
     """Time spent waiting for providers."""
     first_token_ms: float | None = None
@@ -71,6 +73,11 @@ class Call:
     @property
     def id(self) -> str:
         return self.hold.call
+
+    @property
+    def elsewhere_seconds(self) -> float:
+        """Time that is not the gateway's own."""
+        return self.upstream_seconds + self.paused_seconds
 
     @property
     def with_key(self) -> bool:

@@ -115,6 +115,7 @@ class Dispatcher:
     async def dispatch(self, call: Call, route: Route) -> Answer | Stream | Unanswered:
         """Make attempts until one is answered or nothing is left to try."""
         trip = Trip(route)
+        call.skipped = _skipped(route)
         while True:
             step = self._next(call, trip)
             match step:
@@ -166,7 +167,7 @@ class Dispatcher:
 
     def _blocked_at_last(self, call: Call, trip: Trip) -> Unanswered | None:
         """Every way closed between admission and the attempt: an admitted, failed call that costs nothing."""
-        call.skipped = [_skipped(s.target, s.why.value) for s in trip.route.skipped]
+        call.skipped = _skipped(trip.route)
         return None
 
     async def _attempt(
@@ -288,6 +289,7 @@ class Dispatcher:
 
     async def _pause(self, call: Call, seconds: float) -> bool:
         """Wait before asking again; False when the call was stopped meanwhile."""
+        begun = self._system.monotonic()
         sleeping = asyncio.ensure_future(self._system.sleep(seconds))
 
         def wake() -> None:
@@ -299,6 +301,7 @@ class Dispatcher:
         finally:
             call.abort.detach(wake)
             sleeping.cancel()
+            call.paused_seconds += self._system.monotonic() - begun
         return not call.abort.fired
 
     def _budget(self, provider: str) -> RetryBudget:
@@ -316,7 +319,6 @@ class Dispatcher:
     def _unanswered(self, call: Call, trip: Trip, step: GiveUp | None) -> Unanswered:
         if call.abort.fired:
             return self._stopped(call)
-        call.skipped = call.skipped or [_skipped(s.target, s.why.value) for s in trip.route.skipped]
         if step is None:
             step = GiveUp(_REASONS.get(trip.tried[-1].fault, Reason.UPSTREAM_ERROR))
         refusal = gave_up(step, trip.error_code, asked=bool(trip.tried))
@@ -343,7 +345,7 @@ _REASONS = {
 
 _MESSAGES = {
     Reason.UPSTREAM_CREDENTIALS: "The provider rejected the gateway's own credential. Your operator has been told.",
-    Reason.UPSTREAM_ERROR: "Every attempt at the model's providers failed. The gateway has already retried.",
+    Reason.UPSTREAM_ERROR: "No provider of this model answered, in as many attempts as the retry limits allow.",
     Reason.UPSTREAM_RATE_LIMITED: "The model's provider limits its rate, and no other provider is left.",
     Reason.UPSTREAM_TIMEOUT: "The model's provider did not answer in time, and no other provider is left.",
     Reason.NO_HEALTHY_UPSTREAM: "No provider of this model is healthy at the moment; nothing was sent.",
@@ -370,8 +372,8 @@ def limit_for(call: Call, target: Target) -> int | None:
     return min(call.limit, target.max_output_tokens)
 
 
-def _skipped(target: Target, why: str) -> dict[str, object]:
-    return {"provider": target.provider, "model": target.model, "why": why}
+def _skipped(route: Route) -> list[dict[str, object]]:
+    return [{"provider": s.target.provider, "model": s.target.model, "why": s.why.value} for s in route.skipped]
 
 
 def _attempt_row(target: Target, fault: Fault | None, status: int, sent: bool, took: float) -> dict[str, object]:

@@ -96,7 +96,7 @@ class Responder:
         return broken_fault(call, stream, failure, ended_at)
 
     def _overhead(self, call: Call) -> tuple[str, str]:
-        spent = self._system.monotonic() - call.prepared.request.started - call.upstream_seconds
+        spent = self._system.monotonic() - call.prepared.request.started - call.elsewhere_seconds
         return "x-perpetuo-overhead-ms", f"{ms(max(0.0, spent)):.3f}"
 
 

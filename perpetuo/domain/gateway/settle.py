@@ -113,7 +113,7 @@ class Settler:
             budget_day=next((b.window for b in call.hold.budgets if b.period == "day"), None),
             latency_ms=ms(latency),
             first_token_ms=call.first_token_ms,
-            overhead_ms=ms(max(0.0, latency - call.upstream_seconds)),
+            overhead_ms=ms(max(0.0, latency - call.elsewhere_seconds)),
             idempotency=idempotency_of(call, keep),
             upstream_request_id=call.upstream_request_id,
         )

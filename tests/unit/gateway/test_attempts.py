@@ -322,3 +322,23 @@ async def test_priority_and_weight_order_the_targets() -> None:
     heavy = attrs.evolve(ONE, provider="b", weight=9)
     world = World(settings(targets=(ONE, heavy)))
     assert (await world.call()).headers["x-perpetuo-provider"] == "b"
+
+
+async def test_waiting_before_a_retry_is_not_the_gateways_own_time() -> None:
+    """Back-off is no overhead: an outage of a provider must not look like a slow gateway."""
+    world = World(settings(targets=(Target("a", "m-a", price=PRICE, max_output_tokens=1_000),)))
+    world.providers["a"].script = [bad(500, Fault.SERVER_ERROR), ok()]
+    await world.call(max_tokens=5)
+    (event,) = world.notes.events
+    assert len(event.attempts) == 2
+    assert event.latency_ms > 100
+    assert event.overhead_ms < 1
+
+
+async def test_a_call_that_fell_back_says_why_the_first_target_was_left_out() -> None:
+    """The decision of an answered call names what was skipped."""
+    world = World()
+    await world.breakers.force("a", open_for_us=60_000_000)
+    await world.call(max_tokens=5)
+    (event,) = world.notes.events
+    assert event.decision["skipped"] == [{"provider": "a", "model": "m-a", "why": "breaker_open"}]
