@@ -139,6 +139,12 @@ def test_functions_may_have_parameters_of_any_name() -> None:
     assert parse_chat(with_keys(tools=tools)).unbounded is None
 
 
+def test_s9_stream_options_in_capitals_are_refused() -> None:
+    """A server that ignores case would not report what was used."""
+    options = {"include_usage": True, "Include_Usage": False}
+    assert refusal(with_keys(stream=True, stream_options=options)).param == "stream_options"
+
+
 KEYS = st.text(alphabet="nNsS\u017fkK\u212a_\u00df\u1e9e", min_size=1, max_size=3)
 
 
