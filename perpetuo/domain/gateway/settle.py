@@ -151,6 +151,7 @@ def decision_of(call: Call, now: float) -> dict[str, Any]:
                 "held": b.held,
             }
             for b in call.hold.budgets
+            if b.limit is not None or b.scope == call.hold.tenant
         ],
         "hold": call.hold.amount,
         "max_tokens": call.sent_limit,
