@@ -94,9 +94,7 @@ def test_a_difference_would_be_seen(postgres_url: str) -> None:
         command.check(migrate._config(postgres_url))
 
 
-def test_the_init_script_makes_the_same_schema(
-    postgres_url: str, new_database_url: Callable[[], str]
-) -> None:
+def test_the_init_script_makes_the_same_schema(postgres_url: str, new_database_url: Callable[[], str]) -> None:
     """``migrations/001_init.sql`` and ``alembic upgrade head``: equal catalogues; the upgrade after it does nothing."""
     by_script = new_database_url()
     asyncio.run(_run_script(by_script, (ROOT / "migrations" / "001_init.sql").read_text()))
@@ -197,7 +195,9 @@ def test_head_is_the_newest_migration() -> None:
     assert ids == sorted(ids, reverse=True)
 
 
-@pytest.mark.parametrize("url", ["postgres://u:s3cr3t@127.0.0.1:1/x", "{server}/nowhere", "sqlite:////nowhere/at/all.db"])
+@pytest.mark.parametrize(
+    "url", ["postgres://u:s3cr3t@127.0.0.1:1/x", "{server}/nowhere", "sqlite:////nowhere/at/all.db"]
+)
 def test_a_database_that_is_not_there_is_a_plain_error(url: str, postgres_url: str) -> None:
     """`OSError` with the reason, and without the password."""
     given = url.format(server=postgres_url.rpartition("/")[0])
