@@ -245,9 +245,11 @@ def _budget_refusal(decision: BudgetRefused, prepared: Prepared, now_us: int) ->
             retry_after_us=SECOND_US,
         )
     wait = max(0, reading.resets_at_us - now_us)
+    some_left = (reading.limit or 0) > reading.spent + reading.held
+    hint = " A smaller max_tokens may make the call fit." if some_left else ""
     return Refusal(
         Reason.BUDGET_EXCEEDED,
-        f"Budget reached: {figures}. It starts anew in {_span(wait)}.",
+        f"Budget reached: {figures}. It starts anew in {_span(wait)}.{hint}",
         retry_after_us=wait,
     )
 
