@@ -71,7 +71,7 @@ run-llm: $(LLM) ## the gateway in front of a small language model on this machin
 
 # ------------------------------------------------------------------- tests
 
-.PHONY: test test-unit test-slow bench
+.PHONY: test test-unit test-slow mutants bench
 test: $(DEV) ## unit and integration tests
 	@$(MAKE) --no-print-directory $(LLM) || test "$(CI)" != true  # no wheel for this machine: its tests say so
 	@$(BIN)/python -m pytest
@@ -81,6 +81,9 @@ test-unit: $(DEV) ## only what needs no server
 
 test-slow: $(DEV) ## what takes minutes: soaks, chaos, clean installs
 	@$(BIN)/python -m pytest -m slow
+
+mutants: $(DEV) ## planted bugs in policies and scripts: is each one caught?
+	@$(BIN)/python -m pytest -m slow tests/unit/policy/test_mutants.py tests/integration/redis/test_mutants.py
 
 bench: $(DEV) ## CPU per request; writes bench/RESULTS.md
 	@$(BIN)/python -m bench

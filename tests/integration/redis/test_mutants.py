@@ -1,7 +1,7 @@
 """
 Would the tests notice a script that decides differently?
 
-Each mutant is one planted bug. It is run through the traces of `test_differential`, and at least one must differ.
+Each mutant is one planted bug (`make mutants`). It is run through the traces of `test_differential`, and at least one must differ.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from perpetuo.domain.model.admission import LEASE_US, Keep
 from tests.contract.ledger_world import DAY, MINUTE, SECOND, answer, at_once, claim, day, month, rate
 from tests.integration.redis import test_differential as traces
 from tests.servers import RedisServer
+
+pytestmark = pytest.mark.slow
 
 ALL = {
     "admit": (ledger, "ADMIT"),
