@@ -1,7 +1,8 @@
 """
 Would the tests notice a script that decides differently?
 
-Each mutant is one planted bug (`make mutants`). It is run through the traces of `test_differential`, and at least one must differ.
+Each mutant is one planted bug (`make mutants`). It is run through the traces of `test_differential`, and at least one
+must differ.
 """
 
 import asyncio
