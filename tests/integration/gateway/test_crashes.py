@@ -173,7 +173,7 @@ def test_i7_o5_a_killed_workers_calls_run_again_after_the_lease_and_say_so(
         assert gateway.chat(max_tokens=5).status_code == 200
         eventually(lambda: len(gateway.worker_pids()) == 2, 10)
         answer = eventually(lambda: (a := again(gateway, cut[0])).status_code == 200 and a, 15, every=0.2)
-        assert time.monotonic() - killed > 2.5
+        assert time.monotonic() - killed > 1.5
         assert answer.headers["x-perpetuo-idempotency"] == "reexecuted"
         assert not any(held.cut for held in streams if held not in cut)
 

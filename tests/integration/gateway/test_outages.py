@@ -13,7 +13,7 @@ from perpetuo.domain.model.errors import Reason
 from tests import servers
 from tests.evil import Evil, Peer
 from tests.integration.gateway.contract import check
-from tests.integration.gateway.test_upstreams import GOOD, Stage, whole
+from tests.integration.gateway.test_upstreams import CHUNK_HEAD, EVENT, FINISH, GOOD, Stage, whole
 from tests.live import KEY, LiveGateway, config_text, eventually, rows
 
 PRICE = "price: {inputPerMTok: 1000, outputPerMTok: 1000}, maxOutputTokens: 100"
@@ -26,7 +26,6 @@ def config(origin: str) -> str:
         providers=f'  - {{id: demo, kind: demo}}\n  - {{id: evil, kind: openai, baseUrl: "{origin}/v1"}}',
         models=f"""
   - {{name: m, targets: [{{provider: demo, model: m}}], {PRICE}}}
-  - {{name: slow, targets: [{{provider: demo, model: demo-slow}}], {PRICE}}}
   - {{name: evil, targets: [{{provider: evil, model: x}}], {PRICE}}}""",
         more="server: {drainDelay: 500ms}",
     )
@@ -93,6 +92,19 @@ def slowly(seconds: float) -> Any:
     return script
 
 
+def streaming(seconds: float) -> Any:
+    """A stream whose events take so long together."""
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(CHUNK_HEAD)
+        events = [*[EVENT] * 9, FINISH]
+        peer.send_slowly((b"%x\r\n%b\r\n" % (len(event), event) for event in events), seconds / 10)
+        peer.send(b"0\r\n\r\n")
+
+    return script
+
+
 # --- Redis ---------------------------------------------------------------------------------------
 
 
@@ -141,11 +153,12 @@ def test_r5_redis_killed_in_mid_call_is_no_matter_to_the_client(
 
 
 def test_r5_redis_killed_in_mid_stream_leaves_the_stream_its_done(
-    gateway: LiveGateway, redis_here: servers.RedisServer
+    gateway: LiveGateway, redis_here: servers.RedisServer, stage: Stage
 ) -> None:
     """Events and [DONE], though nothing can be settled."""
+    stage.script = streaming(1.0)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        call = pool.submit(lambda: gateway.chat(model="slow", max_tokens=3, stream=True))
+        call = pool.submit(lambda: gateway.chat(model="evil", max_tokens=5, stream=True))
         time.sleep(0.5)
         redis_here.kill()
         answer = call.result()
@@ -205,16 +218,17 @@ def test_a3_postgres_away_fails_no_call_and_loses_no_event(
 
 
 def test_o1_sigterm_finishes_streams_and_refuses_what_comes_after(
-    gateway: LiveGateway, evil: Evil, postgres_here: servers.PostgresServer, redis_here: servers.RedisServer
+    evil: Evil, stage: Stage, postgres_here: servers.PostgresServer, redis_here: servers.RedisServer
 ) -> None:
     """Ready says 503 at once, a stream goes on to its [DONE], a later call gets 503, the end is exit 0."""
+    stage.script = streaming(2.5)
     with (
         LiveGateway(
             config(evil.origin), redis_url=redis_here.url, database_url=postgres_here.url, migrated=False
         ) as leaving,
         concurrent.futures.ThreadPoolExecutor(1) as pool,
     ):
-        call = pool.submit(lambda: leaving.chat(model="slow", max_tokens=3, stream=True))
+        call = pool.submit(lambda: leaving.chat(model="evil", max_tokens=5, stream=True))
         time.sleep(0.7)
         leaving.signal(signal.SIGTERM)
         eventually(lambda: leaving.get("/health/ready").status_code == 503, 2)
