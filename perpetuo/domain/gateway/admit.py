@@ -31,8 +31,7 @@ from perpetuo.domain.model.admission import (
 )
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.money import usd
-from perpetuo.domain.model.settings import Settings
-from perpetuo.domain.model.tenants import Caller
+from perpetuo.domain.model.tenants import Caller, Tenant
 from perpetuo.domain.model.upstream import Abort
 from perpetuo.domain.policy.windows import CallerLimits, limits_of, replay_scope
 from perpetuo.domain.ports import Journal, Ledger, NeverSent, StoreUnavailable, System
@@ -44,10 +43,15 @@ NEVER = (RateLimit("", 0),)
 
 @attrs.frozen
 class KnownRefusal:
-    """A rate limit that is full until ``until`` (monotonic seconds)."""
+    """
+    A rate limit that is full until ``until`` (monotonic seconds).
+
+    It belongs to the tenant object whose limits were asked, and ends with it: a call that came before a reload
+    and was refused after it says nothing about the new limits.
+    """
 
     decision: RateRefused
-    settings: Settings
+    tenant: Tenant
     until: float
 
 
@@ -155,7 +159,7 @@ class Admission:
 
     def _remember(self, prepared: Prepared, decision: RateRefused, asked: float) -> None:
         until = asked + decision.retry_after_us / SECOND_US
-        self._known[decision.scope] = KnownRefusal(decision, prepared.settings, until)
+        self._known[decision.scope] = KnownRefusal(decision, prepared.caller.tenant, until)
 
     def _refused_locally(self, prepared: Prepared) -> Refusal | None:
         """A refusal known to hold still: only for calls without a key, and until the config changes."""
@@ -167,7 +171,7 @@ class Admission:
             if known is None:
                 continue
             left = round((known.until - self._system.monotonic()) * SECOND_US)
-            if left > 0 and known.settings is prepared.settings:
+            if left > 0 and known.tenant is prepared.caller.tenant:
                 decision = attrs.evolve(known.decision, retry_after_us=left)
                 return explain(decision, prepared, self._system.now_us())
             del self._known[scope]

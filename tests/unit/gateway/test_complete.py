@@ -2,7 +2,7 @@
 
 import pytest
 
-from perpetuo.domain.model.errors import Reason
+from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.money import nano_from_usd
 from perpetuo.domain.model.tenants import Limits
 from perpetuo.domain.model.upstream import Ending, Fault, UpstreamFailure
@@ -175,3 +175,14 @@ async def test_i8_with_a_key_the_call_is_finished_and_stored() -> None:
     again = await world.call(stream=True, idempotency_key="k")
     assert again.headers["idempotent-replayed"] == "true"
     assert len(world.providers["a"].sent) == 1
+
+
+async def test_r4_a_call_that_straddles_a_reload_does_not_hold_back_the_raised_limit() -> None:
+    """Authenticated before the reload, refused after it: the old limit's refusal is not remembered for the new one."""
+    world = World(settings(limits=Limits(rate_per_minute=1, budget_day=nano_from_usd("50"))))
+    await world.call(max_tokens=1)
+    old = world.gateway.authenticate("sk-acme")
+    world.gateway.replace(settings(limits=Limits(rate_per_minute=10, budget_day=nano_from_usd("50"))))
+    assert not isinstance(old, Refusal)
+    assert (await world.call(max_tokens=1, caller=old)).status == 429
+    assert (await world.call(max_tokens=1)).status == 200

@@ -24,7 +24,7 @@ from perpetuo.domain.model.models import Model, ModelTable, ProviderKind, Provid
 from perpetuo.domain.model.money import Nano, Rate, nano_from_usd
 from perpetuo.domain.model.pricing import Price, Rates
 from perpetuo.domain.model.settings import Settings
-from perpetuo.domain.model.tenants import ApiKey, Limits, Tenant
+from perpetuo.domain.model.tenants import ApiKey, Caller, Limits, Tenant
 from perpetuo.domain.model.upstream import Abort, Answer, Ending, Fault, Outbound, UpstreamFailure
 from perpetuo.domain.model.usage import Usage
 from perpetuo.domain.ports import NeverSent, StoreUnavailable
@@ -282,6 +282,7 @@ class World:
         self,
         *,
         api_key: str = "sk-acme",
+        caller: Caller | None = None,
         client: Listener | None = None,
         idempotency_key: str | None = None,
         wait: float | None = None,
@@ -291,8 +292,8 @@ class World:
         """One chat call, as the edge would make it."""
         client = client or Listener()
         raw = msgspec.json.encode({"model": "m", "messages": [{"role": "user", "content": "hi"}], **body})
-        caller = self.gateway.authenticate(api_key)
-        assert not isinstance(caller, Refusal)
+        known = caller or self.gateway.authenticate(api_key)
+        assert not isinstance(known, Refusal)
         request = CallRequest(
             ask=openai.parse_chat(raw),
             request_id=self.clock.new_id(),
@@ -303,7 +304,7 @@ class World:
             wait=wait,
             timeout=timeout,
         )
-        await self.gateway.complete(caller, request, client)
+        await self.gateway.complete(known, request, client)
         return client
 
     async def spent(self) -> tuple[Nano, Nano]:
