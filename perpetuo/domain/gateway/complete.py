@@ -18,7 +18,7 @@ from perpetuo.domain.gateway.call import CLIENT_GONE, Call, Ended
 from perpetuo.domain.gateway.dispatch import Dispatcher, Unanswered
 from perpetuo.domain.gateway.prepare import Prepared, affordable_limit, prepare, prepare_replay
 from perpetuo.domain.gateway.recover import InFlight
-from perpetuo.domain.gateway.respond import SHUTTING_DOWN, Responder
+from perpetuo.domain.gateway.respond import AT_ONCE, SHUTTING_DOWN, SSE, Responder
 from perpetuo.domain.gateway.settle import Settler
 from perpetuo.domain.model.admission import Admitted, Replay
 from perpetuo.domain.model.chat import CallRequest
@@ -111,7 +111,8 @@ class Gateway:
             return await self._refuse(caller, request, decision, client, prepared)
         stored = decision.answer
         self._note(caller, request, "replayed", stored.status, prepared)
-        headers = (*stored.headers, ("content-type", stored.content_type), *REPLAYED)
+        streamed = AT_ONCE if stored.content_type == SSE else ()
+        headers = (*stored.headers, ("content-type", stored.content_type), *streamed, *REPLAYED)
         await client.answer(stored.status, headers, stored.body)
 
     async def _run(self, prepared: Prepared, admitted: Admitted, route: Route, client: Client) -> None:

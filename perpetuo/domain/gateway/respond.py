@@ -19,6 +19,8 @@ from perpetuo.domain.ports import Client, Stream, System
 
 DONE = b"data: [DONE]\n\n"
 SSE = "text/event-stream; charset=utf-8"
+AT_ONCE = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
+"""With each stream, replayed ones too: proxies neither keep it nor hold it back."""
 CLIENT_CLOSED_REQUEST = 499
 """Status written down for a call whose client left (nginx's code); nobody receives it."""
 
@@ -199,7 +201,7 @@ def _stream_headers(call: Call) -> tuple[tuple[str, str], ...]:
     With a key they say what will be tried; a stream that then turns out too large answers later
     requests with ``idempotency_not_stored``, never with half an answer.
     """
-    headers = [("content-type", SSE), ("cache-control", "no-cache"), ("x-accel-buffering", "no")]
+    headers = [("content-type", SSE), *AT_ONCE]
     if call.with_key:
         headers.append(("x-perpetuo-idempotency", idempotency_of(call, Keep.STORE)))
     return tuple(headers)

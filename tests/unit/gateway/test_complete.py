@@ -177,6 +177,18 @@ async def test_i8_with_a_key_the_call_is_finished_and_stored() -> None:
     assert len(world.providers["a"].sent) == 1
 
 
+async def test_i2_a_replayed_stream_is_not_kept_back_by_a_proxy() -> None:
+    """Found: replays lacked `cache-control` and `x-accel-buffering`, which tell proxies to pass a stream on at once."""
+    world = World()
+    world.providers["a"].script = [ScriptedStream([b"data: {}\n\n"], Usage(9, 9)), ok()]
+    first, again = [await world.call(stream=True, idempotency_key="stream") for _ in range(2)]
+    assert (again.status, again.body) == (200, first.body)
+    for name in ("content-type", "cache-control", "x-accel-buffering"):
+        assert again.headers[name] == first.headers[name]
+    plain = [await world.call(idempotency_key="plain") for _ in range(2)]
+    assert not {"cache-control", "x-accel-buffering"} & {name for seen in plain for name in seen.headers}
+
+
 async def test_r4_a_call_that_straddles_a_reload_does_not_hold_back_the_raised_limit() -> None:
     """Authenticated before the reload, refused after it: the old limit's refusal is not remembered for the new one."""
     world = World(settings(limits=Limits(rate_per_minute=1, budget_day=nano_from_usd("50"))))
