@@ -1,0 +1,37 @@
+"""One cluster for all tests of this folder: see `scene`."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import servers
+from tests.cluster import Cluster
+from tests.integration.cluster.scene import Scene, config
+from tests.journal_upstream import JournalUpstream
+
+
+@pytest.fixture(scope="session")
+def shared_scene(_shared_postgres: str) -> Iterator[Scene]:
+    redis = servers.RedisServer("--maxmemory", "256mb")
+    database = servers.new_database(_shared_postgres)
+    upstream = JournalUpstream()
+    try:
+        try:
+            redis.start()
+        except servers.NoServerError as missing:
+            pytest.skip(f"SERVER MISSING: {missing}")
+        upstream.start()
+        with Cluster(config(upstream), redis_url=redis.url, database_url=database) as cluster:
+            yield Scene(cluster, upstream, redis, database)
+    finally:
+        upstream.close()
+        redis.close()
+        servers.drop_database(_shared_postgres, database)
+
+
+@pytest.fixture
+def scene(shared_scene: Scene) -> Iterator[Scene]:
+    """The cluster, whole before and after every test."""
+    shared_scene.cluster.wait_whole()
+    yield shared_scene
+    shared_scene.cluster.wait_whole()
