@@ -71,13 +71,15 @@ run-llm: $(LLM) ## the gateway in front of a small language model on this machin
 
 # ------------------------------------------------------------------- tests
 
+PARALLEL := --numprocesses 4 --dist loadscope  # most of the time of a test is waiting
+
 .PHONY: test test-unit test-slow mutants bench
 test: $(DEV) ## unit and integration tests
 	@$(MAKE) --no-print-directory $(LLM) || test "$(CI)" != true  # no wheel for this machine: its tests say so
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-unit: $(DEV) ## only what needs no server
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest $(PARALLEL) tests/unit
 
 test-slow: $(DEV) ## what takes minutes: soaks, chaos, clean installs
 	@$(BIN)/python -m pytest -m slow

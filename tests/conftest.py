@@ -20,7 +20,9 @@ from typing import Any, TypeVar
 import pytest
 
 from tests import servers
+from tests.turns import pytest_runtest_protocol
 
+__all__ = ["pytest_runtest_protocol"]
 T = TypeVar("T")
 
 

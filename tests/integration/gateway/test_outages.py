@@ -108,6 +108,7 @@ def streaming(seconds: float) -> Any:
 # --- Redis ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_r5_redis_away_is_503_quickly_then_at_once_and_back_within_two_seconds(
     gateway: LiveGateway, redis_here: servers.RedisServer
 ) -> None:

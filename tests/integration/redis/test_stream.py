@@ -36,6 +36,7 @@ async def test_a1_what_a_dead_worker_read_is_taken_over_after_a_second(world: Re
     await other.close()
 
 
+@pytest.mark.alone
 async def test_a4_a_waiting_reader_gets_an_event_at_once(world: RedisWorld) -> None:
     """The read blocks in Redis, on a connection of its own; calls go on meanwhile."""
     reading = asyncio.create_task(world.stream.read(10, 5.0))
