@@ -12,11 +12,13 @@ from typing import Any
 
 import attrs
 import httpx
+import openai
 import pytest
 
 from perpetuo.domain.model.errors import Reason
 from tests.evil import Evil, Peer, saying
 from tests.integration.gateway.contract import check
+from tests.integration.gateway.sdk import Counted
 from tests.integration.gateway.test_upstreams import GOOD, Stage, whole
 from tests.live import KEY, OTHER_KEY, LiveGateway, config_text, eventually, rows
 from tests.servers import RedisServer
@@ -181,13 +183,17 @@ def test_i7_o5_a_killed_workers_calls_run_again_after_the_lease_and_say_so(
 def test_i7_with_fail_a_killed_workers_calls_never_run_twice(
     gateway: LiveGateway, evil: Evil, redis_here: RedisServer
 ) -> None:
-    """``onUnknownOutcome: fail``: 409 ``idempotency_outcome_unknown``."""
+    """``onUnknownOutcome: fail``: 409 ``idempotency_outcome_unknown``, which an SDK does not repeat."""
     gateway.config_path.write_text(config(evil.origin, ", onUnknownOutcome: fail"))
     try:
         with holding(gateway, "failed") as streams:
             cut = kill_one(gateway, streams, redis_here)
             refused = eventually(lambda: (a := again(gateway, cut[0])).status_code == 409 and known(a), 15, every=0.2)
             check(refused, Reason.IDEMPOTENCY_OUTCOME_UNKNOWN)
+            sdk = Counted(gateway)
+            with pytest.raises(openai.ConflictError) as raised:
+                sdk.ask(model="stall", max_tokens=50, stream=True, extra_headers={"x-idempotency-key": cut[0].key})
+            assert (raised.value.code, sdk.sent) == ("idempotency_outcome_unknown", 1)
     finally:
         gateway.config_path.write_text(config(evil.origin))
 
