@@ -73,7 +73,7 @@ run-llm: $(LLM) ## the gateway in front of a small language model on this machin
 
 PARALLEL := --numprocesses 4 --dist loadscope  # most of the time of a test is waiting
 
-.PHONY: test test-unit test-slow mutants bench
+.PHONY: test test-unit test-slow test-clients mutants bench
 test: $(DEV) ## unit and integration tests
 	@$(MAKE) --no-print-directory $(LLM) || test "$(CI)" != true  # no wheel for this machine: its tests say so
 	@$(BIN)/python -m pytest $(PARALLEL)
@@ -83,6 +83,9 @@ test-unit: $(DEV) ## only what needs no server
 
 test-slow: $(DEV) ## what takes minutes: soaks, chaos, clean installs
 	@$(BIN)/python -m pytest -m slow
+
+test-clients: $(DEV) ## other people's tests, directly and through the gateway (PyPI, npm, node 20)
+	@$(BIN)/python -m pytest tests/clients
 
 mutants: $(DEV) ## planted bugs in policies and scripts: is each one caught?
 	@$(BIN)/python -m pytest -m slow tests/unit/policy/test_mutants.py tests/integration/redis/test_mutants.py
@@ -125,6 +128,8 @@ lock: $(DEV) ## newest allowed versions into requirements*.txt, with hashes
 	@$(COMPILE) --upgrade pyproject.toml --output-file requirements.txt
 	@printf 'hatchling>=1.27\neditables>=0.5\n' | $(COMPILE) --upgrade - --output-file requirements-build.txt
 	@$(COMPILE) --upgrade --all-extras -c requirements.txt pyproject.toml --output-file requirements-dev.txt
+	@for client in tests/clients/openai tests/clients/langchain; do \
+		$(COMPILE) --upgrade -c requirements-dev.txt $$client/requirements.in --output-file $$client/requirements.txt; done
 
 schema: $(DEV) ## perpetuo.schema.json from the config classes
 	@$(BIN)/python scripts/generate_schema.py

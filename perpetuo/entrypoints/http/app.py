@@ -65,6 +65,11 @@ def _litestar(container: Container, handlers: list[Any]) -> Litestar:
     )
 
 
+def as_get(scope: Any) -> Any:
+    """A HEAD as the GET whose head it asks for: the server itself sends no body (RFC 9110, 9.3.2)."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+
+
 class Application:
     """
     The ASGI application of one worker.
@@ -81,7 +86,7 @@ class Application:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self._public is not None and scope["type"] == "http":
-            await self._public(scope, receive, send)
+            await self._public(as_get(scope), receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
@@ -105,7 +110,11 @@ class Application:
         self._public = public_app(container, management=environment.management_port is None)
         if environment.management_port is not None:
             app = management_app(container)
-            self._management = ManagementListener(app, environment.host, environment.management_port)
+
+            async def managed(scope: Any, receive: Any, send: Any) -> None:
+                await app(as_get(scope), receive, send)
+
+            self._management = ManagementListener(managed, environment.host, environment.management_port)
             await self._management.start()
         obey(environment.run_dir, self._worker.drain, container.reload)
 

@@ -76,7 +76,7 @@ def methods_at(request: Request[Any, Any, Any]) -> set[str]:
         for route in request.app.routes
         if isinstance(route, HTTPRoute)
         and re.fullmatch(_PARAMETER.sub(_any, route.path), request.url.path.rstrip("/") or "/")
-        for method in route.methods
+        for method in (*route.methods, *(("HEAD",) if "GET" in route.methods else ()))
         if method != "OPTIONS"
     }
 

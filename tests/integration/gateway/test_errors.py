@@ -237,3 +237,35 @@ def test_a_call_in_flight_can_be_asked_for(gateway: LiveGateway) -> None:
         answer = gateway.get(f"/v1/requests/{request_id}")
         assert answer.status_code == 200, answer.text
         assert (answer.json()["outcome"], answer.json()["status"]) == ("in_progress", None)
+
+
+# --- what HTTP clients do ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v1/models", "/v1/models/m", "/v1/models/no-such"])
+def test_head_is_get_without_the_body(gateway: LiveGateway, path: str) -> None:
+    """Found: 405. Load balancers and monitors ask with HEAD, which RFC 9110 wants wherever there is GET."""
+    headers = {"authorization": f"Bearer {KEY}"}
+    head, get = (httpx.request(method, gateway.url + path, headers=headers, verify=False) for method in ("HEAD", "GET"))
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert head.headers["content-length"] == get.headers["content-length"]
+
+
+def test_head_of_a_call_is_no_call(gateway: LiveGateway) -> None:
+    """405 with what is possible there."""
+    answer = bare("HEAD", "/v1/chat/completions")(gateway, None)  # type: ignore[arg-type]
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert bare("DELETE", "/v1/models")(gateway, None).headers["allow"] == "GET, HEAD"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "application/json", "text/plain", ""])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/chat/completions/", "/v1/chat/completions?api-version=1"]
+)
+def test_what_else_stands_around_a_call_does_not_matter(gateway: LiveGateway, kind: str, path: str) -> None:
+    """Content types, a slash at the end, a query: the body is the call."""
+    body = b'{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}'
+    headers = {"authorization": f"bearer {KEY}", "content-type": kind, "accept": "text/event-stream"}
+    answer = httpx.post(gateway.url + path, content=body, headers=headers, verify=False, follow_redirects=False)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")

@@ -263,7 +263,7 @@ def test_i4_an_sdk_that_loses_patience_gets_the_one_answer(gateway: LiveGateway,
     assert raw.parse().choices[0].message.content
     assert raw.headers["idempotent-replayed"] == "true"
     assert sdk.told[0] is None
-    assert set(sdk.told[1:]) == {"1000"}
+    assert set(sdk.told[1:]) <= {"1000", None}  # a busy machine may lose patience again
     assert len(llmock_here.state.journal.records(wait=2)) == 1
 
 

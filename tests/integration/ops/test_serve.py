@@ -175,6 +175,7 @@ def test_the_management_port_has_what_operators_use_and_the_public_one_not(sqlit
         assert metrics.status_code == 200
         assert 'perpetuo_requests_total{model="m"' in metrics.text
         assert httpx.get(management + "/health/live").status_code == 200
+        assert httpx.head(management + "/health/live").status_code == 200
         assert httpx.get(management + "/schema/openapi.json").status_code == 200
         for path in ("/metrics", "/admin", "/schema"):
             assert httpx.get(gateway.url + path).status_code == 404, path
