@@ -170,7 +170,8 @@ def _first(fields: dict[str, bytes], test: Callable[[str, bytes], bool]) -> str 
 def _costs_extra(name: str, raw: bytes) -> bool:
     match name:
         case "service_tier":
-            return _value(raw) not in PLAIN_TIERS
+            tier = _value(raw)
+            return not (isinstance(tier, str) and tier in PLAIN_TIERS)
         case "modalities":
             return any(modality != "text" for modality in _decode(_STRINGS, raw, name) or ())
         case "tools":

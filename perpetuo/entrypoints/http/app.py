@@ -20,7 +20,7 @@ from perpetuo.entrypoints.http.admin import admin_handlers
 from perpetuo.entrypoints.http.calls import Calls
 from perpetuo.entrypoints.http.health import live, metrics, ready
 from perpetuo.entrypoints.http.openapi import schema_handlers
-from perpetuo.entrypoints.http.refusals import EXCEPTION_HANDLERS
+from perpetuo.entrypoints.http.refusals import EXCEPTION_HANDLERS, check_host
 from perpetuo.entrypoints.process.management import ManagementListener
 from perpetuo.entrypoints.process.worker import obey
 from perpetuo.entrypoints.worker import Worker
@@ -58,6 +58,7 @@ def _litestar(container: Container, handlers: list[Any]) -> Litestar:
         handlers,
         state=State({"container": container}),
         dependencies={"container": Provide(lambda: container, sync_to_thread=False)},
+        before_request=check_host,
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=None,
         logging_config=None,

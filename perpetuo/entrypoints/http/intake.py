@@ -19,11 +19,13 @@ from perpetuo.domain.model.settings import ClientIp, ServerSettings
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 VISIBLE = re.compile(r"[\x21-\x7e]{1,255}\Z")
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]+|\[[A-Fa-f0-9:.]+\])(?::(\d{0,5}))?\Z")
+MOST_PORT = 65_535
 MAX_WAIT = 60.0
 
 _SINGLE = frozenset(
     {
-        b"host", b"content-length", b"content-encoding", b"transfer-encoding", b"x-request-id", b"traceparent",
+        b"host", b"content-length", b"content-encoding", b"x-request-id", b"traceparent",
         b"x-request-timeout-ms", b"x-perpetuo-tag", b"prefer", b"x-forwarded-for",
     }
 )  # fmt: skip
@@ -38,6 +40,7 @@ class Head:
     fields: dict[bytes, bytes] = attrs.field(factory=dict)
     hosts: int = 0
     lengths: int = 0
+    codings: list[bytes] = attrs.field(factory=list)
     credentials: list[bytes] = attrs.field(factory=list)
     idempotency_keys: list[bytes] = attrs.field(factory=list)
 
@@ -60,6 +63,8 @@ def read_head(headers: list[tuple[bytes, bytes]]) -> Head:
             head.credentials.append(_bare(name, value))
         elif name in _IDEMPOTENCY:
             head.idempotency_keys.append(value)
+        elif name == b"transfer-encoding":
+            head.codings.append(value)
     return head
 
 
@@ -77,9 +82,29 @@ def check_framing(head: Head, server: ServerSettings) -> Refusal | None:
         return Refusal(Reason.INVALID_REQUEST, "The request has more than one Host header.")
     if not head.fields.get(b"host"):  # granian puts an empty one where there was none
         return Refusal(Reason.INVALID_REQUEST, "The request has no Host header.")
+    refusal = check_host(head)
+    if refusal is not None:
+        return refusal
+    return check_length(head, server)
+
+
+def check_host(head: Head) -> Refusal | None:
+    """A host name or address, and a port that can be one; none at all is for others to judge."""
+    host = head.fields.get(b"host")
+    match = HOST.match(host) if host else None
+    if host and (match is None or int(match[1] or 0) > MOST_PORT):
+        return Refusal(Reason.INVALID_REQUEST, "The request's Host header is not a host and a port.")
+    return None
+
+
+def check_length(head: Head, server: ServerSettings) -> Refusal | None:
+    """One way to say how long the body is, no encoding but chunks, not too large."""
     length = head.text(b"content-length")
-    if head.lengths > 1 or (length is not None and b"transfer-encoding" in head.fields):
+    if head.lengths > 1 or (length is not None and head.codings):
         return Refusal(Reason.INVALID_REQUEST, "The request's length is ambiguous.")
+    if head.codings and b", ".join(head.codings).strip().lower() != b"chunked":
+        # granian reads any list that ends in `chunked`, and undoes nothing of it but the chunks
+        return Refusal(Reason.INVALID_REQUEST, "Transfer-Encoding can only be `chunked`, once.")
     if length is not None and not (length.isascii() and length.isdigit()):
         return Refusal(Reason.INVALID_REQUEST, "The request's Content-Length is not a number.")
     if length is not None and (len(length) > 15 or int(length) > server.request_max_bytes):

@@ -53,20 +53,32 @@ def answer(refusal: Refusal, status: int | None = None, headers: dict[str, str] 
     )
 
 
+def check_host(request: Request[Any, Any, Any]) -> None:
+    """
+    Before every ordinary route: a Host that no URL can be made of is the client's 400.
+
+    None at all is fine there: health checks of HTTP/1.0 have none.
+    """
+    refusal = intake.check_host(intake.read_head(request.scope["headers"]))  # type: ignore[arg-type]
+    if refusal is not None:
+        raise RefusedError(refusal, close=True)
+
+
 def framework_refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """What Litestar refuses, in our envelope. Its router's own refusals pass no middleware."""
     framing = intake.check_framing(intake.read_head(request.scope["headers"]), ServerSettings())  # type: ignore[arg-type]
     if framing is not None:
         return answer(framing, headers={**CLOSE, "x-request-id": request_id(request.scope)})
     if isinstance(error, NotFoundException):
-        served = f" Served here: {SERVED}." if request.url.path.startswith("/v1") else ""
+        served = f" Served here: {SERVED}." if request.scope["path"].startswith("/v1") else ""
         refusal = Refusal(Reason.NOT_FOUND, f"There is nothing at this path.{served}")
         return answer(refusal, headers={"x-request-id": request_id(request.scope)})
     if isinstance(error, MethodNotAllowedException):
         allowed = ", ".join(sorted(methods_at(request)))
         refusal = Refusal(Reason.METHOD_NOT_ALLOWED, f"{request.method} is not possible here. Possible: {allowed}.")
         return answer(refusal, headers={"allow": allowed, "x-request-id": request_id(request.scope)})
-    return answer(Refusal(Reason.INVALID_REQUEST, str(error.detail)), status=error.status_code)
+    refusal = Refusal(Reason.INVALID_REQUEST, str(error.detail))
+    return answer(refusal, status=error.status_code, headers={"x-request-id": request_id(request.scope)})
 
 
 def methods_at(request: Request[Any, Any, Any]) -> set[str]:
@@ -75,7 +87,7 @@ def methods_at(request: Request[Any, Any, Any]) -> set[str]:
         method
         for route in request.app.routes
         if isinstance(route, HTTPRoute)
-        and re.fullmatch(_PARAMETER.sub(_any, route.path), request.url.path.rstrip("/") or "/")
+        and re.fullmatch(_PARAMETER.sub(_any, route.path), request.scope["path"].rstrip("/") or "/")
         for method in (*route.methods, *(("HEAD",) if "GET" in route.methods else ()))
         if method != "OPTIONS"
     }

@@ -28,8 +28,12 @@ class RequestIdMiddleware(ASGIMiddleware):
         header = (b"x-request-id", request_id(scope).encode())
 
         async def with_id(message: Any) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and not _has_one(message["headers"]):
                 message["headers"] = [*message["headers"], header]
             await send(message)
 
         await next_app(scope, receive, with_id)
+
+
+def _has_one(headers: Any) -> bool:
+    return any(name == b"x-request-id" for name, _ in headers)
