@@ -88,6 +88,8 @@ def _sort(part: object, param: str) -> tuple[str, int]:
     if not media and (kind is None or (isinstance(kind, str) and kind in _TEXT)):
         return "text", 0
     size = sum(_inline(part[name]) for name in media)
+    if not isinstance(kind, str | None):
+        return "file", size
     if kind in _IMAGE or (kind is None and media & _IMAGE):
         return "image", size
     return ("audio" if kind in _AUDIO else "file"), size

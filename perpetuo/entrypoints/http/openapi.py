@@ -27,7 +27,8 @@ from perpetuo.entrypoints.http.wired import Container
 Json = dict[str, Any]
 SOURCE = Path(__file__).with_name("openapi.yaml")
 ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-RETRY_HEADERS = {
+REFUSAL_HEADERS = {
+    "x-request-id": {"$ref": "#/components/headers/requestId"},
     "retry-after": {"$ref": "#/components/headers/retryAfter"},
     "retry-after-ms": {"$ref": "#/components/headers/retryAfterMs"},
     "x-should-retry": {"$ref": "#/components/headers/shouldRetry"},
@@ -51,7 +52,7 @@ def _refusals() -> Json:
     return {
         f"e{status}": {
             "description": "`code`: " + ", ".join(f"`{reason.value}`" for reason in reasons) + ".",
-            "headers": RETRY_HEADERS,
+            "headers": REFUSAL_HEADERS,
             "content": ERROR,
         }
         for status, reasons in codes.items()

@@ -39,8 +39,8 @@ class RefusedError(Exception):
         """Is the connection not to be trusted with another request?"""
 
 
-def refused(_: Request[Any, Any, Any], error: RefusedError) -> Response[bytes]:
-    return answer(error.refusal, headers=CLOSE if error.close else None)
+def refused(request: Request[Any, Any, Any], error: RefusedError) -> Response[bytes]:
+    return answer(error.refusal, headers={**(CLOSE if error.close else {}), "x-request-id": request_id(request.scope)})
 
 
 def answer(refusal: Refusal, status: int | None = None, headers: dict[str, str] | None = None) -> Response[bytes]:

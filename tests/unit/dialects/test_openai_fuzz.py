@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetuo.adapters.dialects.openai import _WATCHED, BadRequest, fingerprint, parse_chat, parse_embeddings, render
+from perpetuo.adapters.dialects.openai import BadRequest, fingerprint, parse_chat, parse_embeddings, render
 from perpetuo.domain.model.chat import Ask
 from perpetuo.domain.model.models import Target
 from perpetuo.domain.model.upstream import Outbound
+from tests.odd import MEMBERS, VALUES
 
-MEMBERS = sorted(_WATCHED | {"temperature", "stop", "user", "logit_bias", "Model", "MAX_TOKENS", "", "é", "x\u0000y"})
 PART_KEYS = ["type", "text", "image_url", "input_audio", "file", "url", "data", "file_data", "Type", "content", "audio"]
 WORDS = ["", "text", "image_url", "function", "m", "auto", "data:;base64,AAAA", "\ufffe", "\U0001f600", "a\u0000b"]
 SCALARS = (
@@ -59,18 +59,11 @@ def check_rendered(ask: Ask, body: bytes) -> None:
         assert sent == given
 
 
-ODD: list[Any] = [
-    None, True, False, 0, -1, 1, 2**31, 2**64, 10**400, 0.5, -0.0, 1e308, "", "m", "auto", "text", "\u0000", "é",
-    [], [[]], [{}], [None], [0], [""], ["text", {}], [{"type": []}], [{"type": "function"}], [{"image_url": []}],
-    {}, {"": {}}, {"type": "text"}, {"include_usage": []}, {"include_usage": None, "x": [{}]}, {"Include_Usage": True},
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("member", MEMBERS)
 @pytest.mark.parametrize("parse", [parse_chat, parse_embeddings])
 def test_s3_every_member_takes_every_kind_of_value(parse: Any, member: str) -> None:
     """An empty list as `service_tier` was a 500."""
-    for value in ODD:
+    for value in VALUES:
         body = json.dumps(GOOD | {"stream": True, member: value}).encode()
         ask = read(parse, body)
         if ask is not None:

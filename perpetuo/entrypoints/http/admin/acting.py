@@ -1,5 +1,6 @@
 """What can an operator change from here, and what does an order look like? The same for forms and for JSON."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from perpetuo.entrypoints.http.admin.signing import ForbiddenError
 from perpetuo.entrypoints.http.refusals import RefusedError
 
 LONGEST_OPEN = 86_400
+DIGITS = re.compile(r"[0-9]{1,5}")
 SECOND_US = 1_000_000
 
 
@@ -33,7 +35,7 @@ def breaker_order(container: Container, order: Mapping[str, Any]) -> BreakerOrde
     if action == "close":
         return BreakerOrder(provider, None)
     seconds = str(order.get("seconds", ""))
-    if action != "open" or not (seconds.isascii() and seconds.isdigit() and 1 <= int(seconds[:9]) <= LONGEST_OPEN):
+    if action != "open" or not (DIGITS.fullmatch(seconds) and 1 <= int(seconds) <= LONGEST_OPEN):
         text = f"`action` is `close`, or `open` with `seconds` from 1 to {LONGEST_OPEN}."
         raise RefusedError(Refusal(Reason.INVALID_REQUEST, text, "action"))
     return BreakerOrder(provider, int(seconds) * SECOND_US)

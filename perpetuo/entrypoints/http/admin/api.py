@@ -1,18 +1,15 @@
 """``/admin/api``: what the pages show and do, as JSON for scripts and the command line."""
 
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 from litestar import Request, Response, Router, get, post
 from litestar.di import Provide
-from litestar.params import Parameter
 
 from perpetuo.domain.model.errors import Reason, Refusal
-from perpetuo.entrypoints.http.admin import look
+from perpetuo.entrypoints.http.admin import asked, look
 from perpetuo.entrypoints.http.admin.acting import breaker_order, carry_out, check_role, told
 from perpetuo.entrypoints.http.admin.door import AnyRequest, Door
 from perpetuo.entrypoints.http.admin.facts import Facts
-from perpetuo.entrypoints.http.admin.pages import event_filter
 from perpetuo.entrypoints.http.admin.rendering import GuardedMiddleware
 from perpetuo.entrypoints.http.admin.signing import ForbiddenError, TheDoor, TheOperator, provide_bearer
 from perpetuo.entrypoints.http.refusals import EXCEPTION_HANDLERS, RefusedError
@@ -36,10 +33,9 @@ def providers(operator: TheOperator, container: Container) -> Facts:
 
 
 @get("/tenants")
-async def tenants(
-    operator: TheOperator, container: Container, q: str = "", number: Annotated[int, Parameter(query="page")] = 1
-) -> Facts:
-    return await look.tenants_page(container, q, number)
+async def tenants(request: AnyRequest, operator: TheOperator, container: Container) -> Facts:
+    query = request.query_params
+    return await look.tenants_page(container, asked.text(query, "q") or "", asked.page_number(query))
 
 
 @get("/tenants/{tenant_id:str}")
@@ -49,7 +45,7 @@ async def tenant(tenant_id: str, operator: TheOperator, container: Container) ->
 
 @get("/events")
 async def events(request: AnyRequest, operator: TheOperator, container: Container) -> Facts:
-    where, before = event_filter(request.query_params)
+    where, before = asked.event_filter(request.query_params)
     return await look.events_page(container, where, before)
 
 
@@ -62,17 +58,14 @@ async def event(event_id: str, operator: TheOperator, container: Container) -> F
 
 
 @get("/refusals")
-async def refusals(operator: TheOperator, container: Container, tenant_id: str | None = None) -> Facts:
-    return await look.refusals(container, look.HOUR_US, tenant_id)
+async def refusals(request: AnyRequest, operator: TheOperator, container: Container) -> Facts:
+    return await look.refusals(container, look.HOUR_US, asked.text(request.query_params, "tenant_id"))
 
 
 @post("/breaker", status_code=200)
 async def breaker(request: AnyRequest, operator: TheOperator, door: TheDoor, container: Container) -> Facts:
     check_role(operator)
-    try:
-        order = breaker_order(container, msgspec.json.decode(await request.body(), type=dict[str, Any]))
-    except msgspec.DecodeError as error:
-        raise RefusedError(Refusal(Reason.INVALID_REQUEST, f"The body is no JSON object: {error}")) from error
+    order = breaker_order(container, asked.breaker_fields(await request.body()))
     done = await carry_out(container, door, request, operator, order)
     verb = "closed" if order.open_for_us is None else "opened"
     message = told(order.provider, verb, everywhere=done.everywhere, recorded=done.recorded)["text"]
