@@ -328,7 +328,7 @@ _WEBSOCKET = (
 METHODS = {
     "two requests": Vector(request() + request(), TWO),
     "two of GET": Vector(get(b"/v1/models") + get(b"/v1/models"), TWO),
-    "HEAD": Vector(get(b"/v1/models").replace(b"GET", b"HEAD", 1), ONE, frozenset({405})),
+    "HEAD": Vector(get(b"/v1/models").replace(b"GET", b"HEAD", 1), ANSWERED),
     "HEAD of a call": Vector(get(PATH).replace(b"GET", b"HEAD", 1), REFUSED, frozenset({405})),
     "TRACE": Vector(get(b"/v1/models").replace(b"GET", b"TRACE", 1), ONE, frozenset({405})),
     "TRACE of a call": Vector(request(method=b"TRACE"), REFUSED, frozenset({405})),

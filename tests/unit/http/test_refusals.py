@@ -41,7 +41,7 @@ def test_a_wrong_method_is_told_the_right_one() -> None:
     """405 names what is possible, in the header and in words."""
     with client() as asking:
         response = asking.put("/v1/models/a/b")
-    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
     assert response.headers["allow"] in error_of(response)["message"]
 
 
