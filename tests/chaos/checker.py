@@ -30,7 +30,9 @@ CHECKS: tuple[Check, ...] = (
     answers.contract,
     answers.times,
     answers.losses,
-    answers.canaries,
+    answers.outages,
+    answers.strangers,
+    answers.revoked,
     answers.defects,
 )
 

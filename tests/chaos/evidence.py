@@ -23,7 +23,7 @@ Window = tuple[str, str]
 """Scope (``acme``, ``acme/batch``) and day or month."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Row:
     """One row of ``events``. Its id is the call's; money is nano-USD."""
 
@@ -69,6 +69,7 @@ class Fault:
 
 DEATHS = frozenset({"kill_worker", "kill_gateway"})
 STOPS = frozenset({"stop_worker"})
+STORES = frozenset({"stop_redis", "kill_redis", "flush_all", "kill_postgres", "lock_table"})
 
 
 @attrs.frozen
@@ -138,6 +139,9 @@ class Evidence:
         return sorted(let_in, key=lambda one: one.at_us)
 
     def cost_upstream(self, entry: Entry) -> int:
+        """What the provider charges: nothing for a request it refused, input for one it failed at."""
+        if 400 <= entry.status <= 499:
+            return 0
         price = self.prices[entry.model]
         return entry.input_tokens * price.input + entry.output_tokens * price.output
 

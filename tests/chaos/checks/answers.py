@@ -1,17 +1,20 @@
 """Was every client told something, in time, of its own call, in words of the contract (S2, O5, and the error table)?"""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from perpetuo.domain.model.errors import Reason
 from tests.chaos.checks import Violation
-from tests.chaos.evidence import DEATHS, STOPS, Evidence
+from tests.chaos.evidence import DEATHS, STOPS, STORES, Evidence
 from tests.chaos.history import Answered, Asked
 from tests.integration.gateway.contract import ROWS, Row
 
 SLACK = 6.0
 """Seconds over the deadline that a busy machine and the network may take."""
-WAY_BACK = 30.0
-"""Seconds in which a killed gateway listens again, at the latest."""
+RECOVERED = 10.0
+"""Seconds after the end of a store's outage in which calls are admitted again, on a busy machine."""
+RELOADED = 3.0
+"""Seconds in which every worker has heard of a change. None is stopped meanwhile: the same hand does both."""
 PASSED_ON = frozenset({400, 404, 413, 422})
 """Statuses of the provider's own that a client may see."""
 
@@ -72,26 +75,46 @@ def times(evidence: Evidence) -> Iterator[Violation]:
 
 
 def losses(evidence: Evidence) -> Iterator[Violation]:
-    """A connection breaks only where a process died, or its client left."""
+    """
+    A connection breaks only where a process died, or its client left (O1, O5).
+
+    An orderly restart breaks none that was there before it.
+    """
     for exchange in evidence.exchanges:
         asked, answered = exchange.asked, exchange.answered
         if answered is None or answered.what != "lost" or answered.how in {"left", "timeout"}:
             continue
-        since = asked.at - (WAY_BACK if answered.how == "refused" else 0.0)
-        if not evidence.faults_at(DEATHS, since, answered.at, asked.gateway):
+        died = evidence.faults_at(DEATHS, asked.at, answered.at, asked.gateway)
+        left = evidence.faults_at(frozenset({"restart_gateway"}), asked.at, answered.at, asked.gateway)
+        if not died and not any(restart.began <= asked.at for restart in left):
             about = f"{asked.id} of {asked.tenant}: {answered.how} at gateway {asked.gateway}, {answered.at:.3f}"
             yield Violation("lost_without_a_fault", about)
 
 
-def canaries(evidence: Evidence) -> Iterator[Violation]:
+def outages(evidence: Evidence) -> Iterator[Violation]:
+    """R5: when Redis and SQL have been well for a while, calls are not refused for want of them."""
+    seconds: dict[int, list[bool]] = defaultdict(list)
+    for exchange in evidence.exchanges:
+        if exchange.answered is not None:
+            seconds[int(exchange.answered.at)].append(exchange.answered.code == "store_unavailable")
+    for second, found in seconds.items():
+        refused = sum(found)
+        if refused < 5 or 2 * refused <= len(found):
+            continue
+        if not evidence.faults_at(STORES, second - RECOVERED, second + 1):
+            yield Violation("unavailable_without_a_fault", f"{refused} of {len(found)} answers at {second}")
+
+
+def strangers(evidence: Evidence) -> Iterator[Violation]:
     """S2: no byte of another tenant in any answer, and every answer is one to its own question."""
     for exchange in evidence.exchanges:
         asked, answered = exchange.asked, exchange.answered
         if answered is None:
             continue
-        foreign = set(answered.canaries) - {asked.tenant}
+        made_for = evidence.by_id.get(answered.call)
+        foreign = {*answered.canaries, made_for.tenant if made_for is not None else asked.tenant} - {asked.tenant}
         if foreign:
-            yield Violation("foreign_canary", f"{asked.id} of {asked.tenant} saw {', '.join(sorted(foreign))}")
+            yield Violation("foreign_answer", f"{asked.id} of {asked.tenant} saw {', '.join(sorted(foreign))}")
         elif answered.what == "ok" and not _is_its_own(evidence, asked, answered):
             yield Violation("wrong_answer", f"{asked.id} asked {asked.said}, was answered {answered.said}")
 
@@ -100,6 +123,18 @@ def _is_its_own(evidence: Evidence, asked: Asked, answered: Answered) -> bool:
     """To what was asked, and made by the call that its row says."""
     row = next(iter(evidence.rows_of.get(asked.id, ())), None)
     return asked.said == answered.said and (answered.replayed or row is None or row.id == answered.call)
+
+
+def revoked(evidence: Evidence) -> Iterator[Violation]:
+    """S6: a key that was taken away opens nothing, once every worker has heard of it."""
+    for fault in evidence.faults:
+        if fault.what != "take_key_away":
+            continue
+        for exchange in evidence.exchanges:
+            asked, answered = exchange.asked, exchange.answered
+            within = fault.began + RELOADED < asked.at and answered is not None and answered.at < fault.ended
+            if within and answered is not None and asked.key == fault.about and answered.what == "ok":
+                yield Violation("revoked_key_worked", f"{asked.id}, {asked.at - fault.began:.1f} s after")
 
 
 def defects(evidence: Evidence) -> Iterator[Violation]:

@@ -17,6 +17,7 @@ from tests.unit.chaos.sample import (
     clean,
     entry,
     ok,
+    refused,
     row,
     with_admission,
     with_answer,
@@ -71,6 +72,16 @@ def an_answer_out_of_nothing(e: Evidence) -> Evidence:
     return more_exchanges(Exchange(late, ok(late, "c14")))(e)
 
 
+def a_key_that_was_taken_away(e: Evidence) -> Evidence:
+    return attrs.evolve(e, faults=[*e.faults, Fault("take_key_away", T0 + 10, T0 + 20, about="main")])
+
+
+def no_store(e: Evidence) -> Evidence:
+    asks = [asked(f"r2{n}", 20) for n in range(5)]
+    refusals = [Exchange(one, refused(one, 503, "store_error", "store_unavailable", WAIT)) for one in asks]
+    return more_exchanges(*refusals)(e)
+
+
 def no_answer(e: Evidence) -> Evidence:
     return attrs.evolve(
         e, exchanges=[Exchange(x.asked, None if x.asked.id == "r9" else x.answered) for x in e.exchanges]
@@ -123,7 +134,10 @@ LIES: list[tuple[str, Lie]] = [
     ("unanswered", no_answer),
     ("late", with_answer("r1", at=T0 + 17)),
     ("lost_without_a_fault", with_answer("r10", how="reset")),
-    ("foreign_canary", with_answer("r1", canaries=("acme", "tight"))),
+    ("unavailable_without_a_fault", no_store),
+    ("foreign_answer", with_answer("r1", canaries=("acme", "tight"))),
+    ("foreign_answer", with_answer("r5", call="c1", digest="of c1")),
+    ("revoked_key_worked", a_key_that_was_taken_away),
     ("wrong_answer", with_answer("r1", said="canary-acme-of another")),
     ("wrong_answer", with_answer("r1", call="c11", digest="of c11")),
     ("defect_logged", with_evidence(defects=["Traceback"])),
@@ -169,6 +183,31 @@ def test_a_stopped_process_excuses_as_long_a_wait() -> None:
     elsewhere = [*clean().faults, Fault("stop_worker", T0 + 1, T0 + 9, 1)]
     assert check(all_of(late, with_evidence(faults=stopped))(clean())) == []
     assert [v.name for v in check(all_of(late, with_evidence(faults=elsewhere))(clean()))] == ["late"]
+
+
+def test_a_refused_request_costs_nothing() -> None:
+    """The provider's 400 is not charged, so a row that says nothing was charged is right."""
+    refusal = with_row("c8", status=400, basis="reported", cost=0)
+    told = with_answer("r8", status=400, code="ordered", source="provider", headers=NO_RETRY)
+    right = all_of(refusal, told, with_entry("c8", status=400), a_counter(86_000, 0))
+    others = {window: (86_000, 0) for window in clean().counters if window[0].startswith("acme")}
+    assert check(all_of(right, lambda e: attrs.evolve(e, counters={**e.counters, **others}))(clean())) == []
+
+
+def test_o1_an_orderly_restart_excuses_only_who_came_after_it_began() -> None:
+    """Whose call was there before SIGTERM gets its answer."""
+    broken = with_answer("r10", how="reset")
+    before, after = (Fault("restart_gateway", T0 + at, T0 + 20, 0) for at in (15.9, 16.1))
+    assert check(all_of(broken, with_evidence(faults=[*clean().faults, before]))(clean())) == []
+    found = check(all_of(broken, with_evidence(faults=[*clean().faults, after]))(clean()))
+    assert [v.name for v in found] == ["lost_without_a_fault"]
+
+
+def test_r5_an_outage_excuses_refusals_for_some_seconds() -> None:
+    """Redis was away until ten seconds ago; longer ago is no excuse."""
+    for ended, names in ((11, []), (9, ["unavailable_without_a_fault"])):
+        faults = [*clean().faults, Fault("kill_redis", T0 + 8, T0 + ended)]
+        assert [v.name for v in check(all_of(no_store, with_evidence(faults=faults))(clean()))] == names
 
 
 def test_a_raised_limit_counts_from_when_it_was_written() -> None:
