@@ -194,7 +194,7 @@ def test_a_refused_request_costs_nothing() -> None:
     assert check(all_of(right, lambda e: attrs.evolve(e, counters={**e.counters, **others}))(clean())) == []
 
 
-def test_o1_an_orderly_restart_excuses_only_who_came_after_it_began() -> None:
+def test_an_orderly_restart_excuses_only_who_came_after_it_began() -> None:
     """Whose call was there before SIGTERM gets its answer."""
     broken = with_answer("r10", how="reset")
     before, after = (Fault("restart_gateway", T0 + at, T0 + 20, 0) for at in (15.9, 16.1))
@@ -203,7 +203,7 @@ def test_o1_an_orderly_restart_excuses_only_who_came_after_it_began() -> None:
     assert [v.name for v in found] == ["lost_without_a_fault"]
 
 
-def test_r5_an_outage_excuses_refusals_for_some_seconds() -> None:
+def test_an_outage_excuses_refusals_for_some_seconds() -> None:
     """Redis was away until ten seconds ago; longer ago is no excuse."""
     for ended, names in ((11, []), (9, ["unavailable_without_a_fault"])):
         faults = [*clean().faults, Fault("kill_redis", T0 + 8, T0 + ended)]
@@ -217,7 +217,7 @@ def test_a_raised_limit_counts_from_when_it_was_written() -> None:
     assert [v.name for v in check(more_limits(low, after)(clean()))] == ["rate_limit_passed"]
 
 
-def test_b7_what_redis_lost_with_its_data_is_known() -> None:
+def test_what_redis_lost_with_its_data_is_known() -> None:
     """After FLUSHALL: a call just before may have no row, a counter may be too high; never too low."""
     lost = with_ledger(losses=[T0 + 18])
     gone = all_of(lost, without_row("c11"), a_counter(87_000, 0))

@@ -44,7 +44,7 @@ def settle(call: str, cost: int, hold: int = 50, revision: int = 1) -> list[Any]
     return [*moves, event, ["SET", f"{P}:call:{call}", "T 1795600060000000 0 1", "PXAT", 1]]
 
 
-def test_r1_an_admission_has_redis_time_and_its_caller(tmp_path: Path) -> None:
+def test_an_admission_has_redis_time_and_its_caller(tmp_path: Path) -> None:
     """From the call's record; growing the hold is no second admission."""
     grown = ["SET", f"{P}:call:c1", f"H 0 70 run-1 1795600000000001 1\n…\n[]\n{row('c1')}"]
     log = read(tmp_path, instant(*admit("c1")), instant(grown))
@@ -53,7 +53,7 @@ def test_r1_an_admission_has_redis_time_and_its_caller(tmp_path: Path) -> None:
     assert (one.hold, one.cancelled, one.revision) == (70, False, 0)
 
 
-def test_b1_the_height_of_a_window_is_known_at_every_instant(tmp_path: Path) -> None:
+def test_the_height_of_a_window_is_known_at_every_instant(tmp_path: Path) -> None:
     """Two holds at once, though nobody looked; only new heights are kept."""
     log = read(
         tmp_path,
@@ -67,7 +67,7 @@ def test_b1_the_height_of_a_window_is_known_at_every_instant(tmp_path: Path) -> 
     assert log.counters["acme", "2026-11-23"] == (7, 100)
 
 
-def test_b7_charging_and_recording_are_one_instant(tmp_path: Path) -> None:
+def test_charging_and_recording_are_one_instant(tmp_path: Path) -> None:
     """Charged without an event, or an event without a charge, is a drift; together they are none."""
     good = [instant(*admit("c1")), instant(*settle("c1", 7))]
     assert read(tmp_path, *good).drifts == []
@@ -78,7 +78,7 @@ def test_b7_charging_and_recording_are_one_instant(tmp_path: Path) -> None:
     assert {(d.spent, d.events) for d in noted.drifts} == {(7, 9)}
 
 
-def test_b7_no_sum_is_due_while_counters_are_being_read_back(tmp_path: Path) -> None:
+def test_no_sum_is_due_while_counters_are_being_read_back(tmp_path: Path) -> None:
     """Sealed: spent is zero for a while; once open it has to be right again."""
     before = [instant(*admit("c1")), instant(*settle("c1", 7))]
     zeros: list[Any] = [["HSET", key, "spent", 0] for key in SUMS]
@@ -90,7 +90,7 @@ def test_b7_no_sum_is_due_while_counters_are_being_read_back(tmp_path: Path) -> 
     assert len(read(tmp_path, *before, seal, instant(*opened)).drifts) == len(SUMS)
 
 
-def test_a1_a_cancelled_admission_is_none(tmp_path: Path) -> None:
+def test_a_cancelled_admission_is_none(tmp_path: Path) -> None:
     """Over without an event: taken back. Reaped is not over."""
     reaped = [
         ["XADD", f"{P}:events", "1-1", "e", row("c2"), "r", 1, "h", 0],
@@ -102,7 +102,7 @@ def test_a1_a_cancelled_admission_is_none(tmp_path: Path) -> None:
     assert (log.admissions["c2"].reaped, log.admissions["c2"].revision) == (True, 1)
 
 
-def test_i5_who_takes_a_key_from_whom_is_seen(tmp_path: Path) -> None:
+def test_who_takes_a_key_from_whom_is_seen(tmp_path: Path) -> None:
     """From a run whose lease goes on, from a kept answer; a renewal and a freed key are nothing."""
     key = f"{P}:idem:acme:00"
 
