@@ -159,8 +159,12 @@ class Server:
         self._process.wait(START_SECONDS)
         self._process = None
 
+    def pids(self) -> list[int]:
+        """Of the main process and its children."""
+        return [self.pid, *_children(self.pid)]
+
     def _signal_all(self, how: signal.Signals) -> None:
-        for pid in (self.pid, *_children(self.pid)):
+        for pid in self.pids():
             os.kill(pid, how)
 
 

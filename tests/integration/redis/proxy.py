@@ -1,8 +1,9 @@
 """TCP proxies in front of Redis: one loses replies after the command has run, one changes servers unnoticed."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 CHUNK = 65_536
 
@@ -126,3 +127,19 @@ async def lossy_proxy(port: int) -> AsyncIterator[LossyProxy]:
         yield proxy
     finally:
         await proxy.stop()
+
+
+@contextmanager
+def lossy_proxy_aside(port: int) -> Iterator[LossyProxy]:
+    """A `LossyProxy` in a thread of its own, for tests without a loop."""
+    proxy, loop = LossyProxy(port), asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(proxy.start(), loop).result(5)
+    try:
+        yield proxy
+    finally:
+        asyncio.run_coroutine_threadsafe(proxy.stop(), loop).result(5)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()

@@ -1,0 +1,116 @@
+"""
+Real stores for faults, and in front of them one gateway of two workers for the whole folder: a start takes seconds.
+
+Model ``m`` answers at once, ``slow`` after a moment; ``stormy`` has a breaker that opens for a second, and ``covered``
+is the same with somebody behind it. Each upstream fault has a model and a provider of its name, so that
+their breakers know nothing of each other.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests import servers
+from tests.evil import Blackhole, Evil
+from tests.integration.faults.upstreams import FAULTS, Upstreams, late
+from tests.live import LiveGateway, config_text
+
+PRICE = "price: {inputPerMTok: 1000, outputPerMTok: 1000}, maxOutputTokens: 100"
+TIMES = "timeouts: {connect: 500ms, firstToken: 1s, idle: 1s, total: 2s}"
+ALWAYS = "breaker: {minimumCalls: 1000000, consecutiveConnectFailures: 1000000}"
+STORMY = ", breaker: {openFor: 1s}"
+BEHIND = "{provider: demo, model: m, priority: 1}"
+MORE = """
+redis: {timeout: 500ms}
+retry: {backoff: 10ms, maxBackoff: 500ms}
+server: {bodyTimeout: 2s, drainDelay: 500ms}"""
+
+
+def provider(name: str, origin: str, more: str) -> str:
+    return f'  - {{id: {name}, kind: openai, baseUrl: "{origin}/v1", {TIMES}{more}}}'
+
+
+def config(origin: str, hole: str, *, price: str = PRICE) -> str:
+    """Every fault at ``origin``, and two that need no script: nobody there, and a port that swallows."""
+    origins = {**dict.fromkeys(FAULTS, origin), "refusing": "http://127.0.0.1:9", "black-hole": hole}
+    providers = [provider(name, where, f", {ALWAYS}") for name, where in origins.items()]
+    models = [f"  - {{name: {name}, targets: [{{provider: {name}, model: {name}}}], {price}}}" for name in origins]
+    return config_text(
+        providers="\n".join(
+            ["  - {id: demo, kind: demo}", provider("slow", origin, ""), provider("stormy", origin, STORMY), *providers]
+        ),
+        models="\n".join(
+            [
+                f"  - {{name: m, targets: [{{provider: demo, model: m}}], {price}}}",
+                f"  - {{name: slow, targets: [{{provider: slow, model: slow}}], {price}}}",
+                f"  - {{name: endless, targets: [{{provider: slow, model: endless}}], {price}}}",
+                f"  - {{name: stormy, targets: [{{provider: stormy, model: stormy}}], {price}}}",
+                f"  - {{name: covered, targets: [{{provider: stormy, model: stormy}}, {BEHIND}], {price}}}",
+                *models,
+            ]
+        ),
+        more=MORE,
+    )
+
+
+@pytest.fixture(scope="package")
+def redis() -> Iterator[servers.RedisServer]:
+    """A Redis to stop, freeze, fill and empty; a test leaves it running and mended."""
+    server = servers.RedisServer("--maxmemory", "256mb", "--appendonly", "yes", "--appendfsync", "everysec")
+    try:
+        try:
+            server.start()
+        except servers.NoServerError as missing:
+            pytest.skip(f"SERVER MISSING: {missing}")
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="package")
+def postgres(_postgres_template: Any) -> Iterator[servers.PostgresServer]:
+    """A PostgreSQL to stop, lock and freeze; a test leaves it running and mended."""
+    server = servers.PostgresServer(_postgres_template)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="package")
+def upstreams() -> Upstreams:
+    made = Upstreams()
+    made.acts["slow"] = late(0.3)
+    return made
+
+
+@pytest.fixture(scope="package")
+def evil(upstreams: Upstreams) -> Iterator[Evil]:
+    with Evil(upstreams) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def configured(evil: Evil) -> Iterator[str]:
+    """The configuration of the gateways here."""
+    with Blackhole() as hole:
+        yield config(evil.origin, hole.origin)
+
+
+@pytest.fixture(scope="package")
+def shared(redis: servers.RedisServer, postgres: servers.PostgresServer, configured: str) -> Iterator[LiveGateway]:
+    with LiveGateway(configured, redis_url=redis.url, database_url=postgres.url, workers=2) as running:
+        yield running
+
+
+@pytest.fixture
+def gateway(shared: LiveGateway) -> Iterator[LiveGateway]:
+    """After every test the same two workers are alive, and nothing in them broke."""
+    before = shared.worker_pids()
+    yield shared
+    assert shared.worker_pids() == before
+    assert "Traceback" not in shared.log()
+    assert "loop_broken" not in shared.log()
+    assert "panicked" not in shared.log()

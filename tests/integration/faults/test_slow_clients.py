@@ -1,0 +1,107 @@
+"""Hundreds of clients that take their time: the others must not notice, and each is cut at its deadline (S5)."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import httpx
+import pytest
+
+from tests.evil import Peer
+from tests.integration.faults.upstreams import Upstreams
+from tests.integration.gateway.test_upstreams import CHUNK_HEAD
+from tests.live import KEY, LiveGateway, eventually
+
+BODY_SECONDS = 2.0
+"""``bodyTimeout`` of the gateways here."""
+ROUNDS, CALLS = 3, 60
+
+
+@attrs.define
+class Crowd:
+    """What the slow clients say at their end: seconds until each was cut, and ages of those that were not."""
+
+    cut: dict[str, list[float]] = attrs.field(factory=dict)
+    open: list[tuple[str, float]] = attrs.field(factory=list)
+
+
+@contextlib.contextmanager
+def crowd(gateway: LiveGateway, count: int, *kinds: str) -> Iterator[Crowd]:
+    """So many slow clients, until the end of the ``with``; then what became of them."""
+    command = [sys.executable, "-m", "tests.integration.faults.slow_clients", str(gateway.port), str(count), *kinds]
+    found = Crowd()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield found
+            said, _ = process.communicate("", timeout=20)
+            told = json.loads(said)
+            found.cut, found.open = told["cut"], told["open"]
+        finally:
+            process.kill()
+
+
+def p99(gateway: LiveGateway) -> float:
+    """Of calls one after the other on one connection: the best of some rounds, for a machine that is shared."""
+    with httpx.Client(timeout=20, verify=False) as client:
+        return min(sorted(_seconds(client, gateway) for _ in range(CALLS))[-2] for _ in range(ROUNDS))
+
+
+def _seconds(client: httpx.Client, gateway: LiveGateway) -> float:
+    body: dict[str, Any] = {"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "hi"}]}
+    began = time.perf_counter()
+    answer = client.post(gateway.url + "/v1/chat/completions", headers={"authorization": f"Bearer {KEY}"}, json=body)
+    assert answer.status_code == 200, answer.text
+    return time.perf_counter() - began
+
+
+def unharmed(gateway: LiveGateway, count: int, *kinds: str, at_least: float = 0.0) -> Crowd:
+    """The others' p99 beside so many slow clients is within 20 % (and 2 ms, which are noise at this size)."""
+    said = []
+    for _ in range(3):
+        alone = p99(gateway)
+        with crowd(gateway, count, *kinds) as found:
+            began = time.monotonic()
+            beside = p99(gateway)
+            time.sleep(max(0.0, at_least - (time.monotonic() - began)))
+        said.append(f"p99 {alone * 1e3:.2f} ms became {beside * 1e3:.2f} ms beside {count} slow clients")
+        if beside <= alone * 1.2 + 0.002:
+            print(said[-1])
+            return found
+    pytest.fail("; ".join(said))
+
+
+def test_s5_two_hundred_slow_uploads_do_not_slow_the_others_and_are_cut_in_time(gateway: LiveGateway) -> None:
+    """A byte a second each: 408 and the end at ``bodyTimeout``; those that wait for their key pay nothing."""
+    found = unharmed(gateway, 200, "upload", at_least=BODY_SECONDS + 1)
+    assert len(found.cut["upload"]) >= 150
+    assert min(found.cut["upload"]) >= BODY_SECONDS - 0.1
+    assert max(found.cut["upload"]) < BODY_SECONDS + 2
+    assert max(age for _, age in found.open) < BODY_SECONDS + 2
+    eventually(lambda: gateway.get("/v1/key").json()["use"][0]["in_flight"] == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_s5_a_thousand_slow_clients_of_every_kind(gateway: LiveGateway, upstreams: Upstreams) -> None:
+    """Heads that never end (cut after 60 s), uploads (2 s), and readers that take nothing of a stream (20 s)."""
+
+    def endless(peer: Peer) -> None:
+        peer.send(CHUNK_HEAD)
+        event = b'data: {"choices":[{"index":0,"delta":{"content":"' + b"x" * 30_000 + b'"}}]}\n\n'
+        while not peer.server.closing.is_set():
+            peer.send(b"%x\r\n%b\r\n" % (len(event), event))
+
+    upstreams.acts["endless"] = endless
+    found = unharmed(gateway, 1_000, "head", "upload", "upload", "upload", "reader", at_least=66)
+    for kind, deadline in (("head", 60), ("upload", BODY_SECONDS), ("reader", 21)):
+        assert found.cut[kind], kind
+        assert max(found.cut[kind]) < deadline + 5, kind
+        assert all(age < deadline + 5 for name, age in found.open if name == kind), kind
+    eventually(lambda: gateway.get("/v1/key").json()["use"][0]["in_flight"] == 0, 30)
