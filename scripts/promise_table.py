@@ -64,9 +64,14 @@ def _tests(source: str, file: str) -> Iterator[Test]:
         node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
     for function in sorted(functions, key=lambda node: node.lineno):
-        named = NAMED.match(function.name)
-        if named:
-            yield Test(function.name, file, tuple(named[1].upper().strip("_").split("_")))
+        if named := promises_in(function.name):
+            yield Test(function.name, file, named)
+
+
+def promises_in(name: str) -> tuple[str, ...]:
+    """The promises in the name of a test function."""
+    named = NAMED.match(name)
+    return tuple(named[1].upper().strip("_").split("_")) if named else ()
 
 
 def promises(page: str) -> dict[str, str]:

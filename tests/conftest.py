@@ -20,10 +20,15 @@ from typing import Any, TypeVar
 import pytest
 
 from tests import servers
+from tests.promises_ran import PromisesRan
 from tests.turns import pytest_runtest_protocol
 
 __all__ = ["pytest_runtest_protocol"]
 T = TypeVar("T")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(PromisesRan(config), "promises-ran")
 
 
 @pytest.fixture(scope="session")

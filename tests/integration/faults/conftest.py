@@ -18,6 +18,7 @@ from tests.live import LiveGateway, config_text
 
 PRICE = "price: {inputPerMTok: 1000, outputPerMTok: 1000}, maxOutputTokens: 100"
 TIMES = "timeouts: {connect: 500ms, firstToken: 1s, idle: 1s, total: 2s}"
+FOR_EVER = "timeouts: {idle: 600s, total: 600s}"
 ALWAYS = "breaker: {minimumCalls: 1000000, consecutiveConnectFailures: 1000000}"
 STORMY = ", breaker: {openFor: 1s}"
 BEHIND = "{provider: demo, model: m, priority: 1}"
@@ -44,7 +45,7 @@ def config(origin: str, hole: str, *, price: str = PRICE) -> str:
             [
                 f"  - {{name: m, targets: [{{provider: demo, model: m}}], {price}}}",
                 f"  - {{name: slow, targets: [{{provider: slow, model: slow}}], {price}}}",
-                f"  - {{name: endless, targets: [{{provider: slow, model: endless}}], {price}}}",
+                f"  - {{name: endless, targets: [{{provider: slow, model: endless}}], {price}, {FOR_EVER}}}",
                 f"  - {{name: stormy, targets: [{{provider: stormy, model: stormy}}], {price}}}",
                 f"  - {{name: covered, targets: [{{provider: stormy, model: stormy}}, {BEHIND}], {price}}}",
                 *models,

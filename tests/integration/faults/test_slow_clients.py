@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -47,6 +48,14 @@ def crowd(gateway: LiveGateway, count: int, *kinds: str) -> Iterator[Crowd]:
             process.kill()
 
 
+def endless(peer: Peer) -> None:
+    """A stream without an end, as fast as it is taken."""
+    peer.send(CHUNK_HEAD)
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"' + b"x" * 30_000 + b'"}}]}\n\n'
+    while not peer.server.closing.is_set():
+        peer.send(b"%x\r\n%b\r\n" % (len(event), event))
+
+
 def p99(gateway: LiveGateway) -> float:
     """Of calls one after the other on one connection: the best of some rounds, for a machine that is shared."""
     with httpx.Client(timeout=20, verify=False) as client:
@@ -84,24 +93,41 @@ def test_s5_two_hundred_slow_uploads_do_not_slow_the_others_and_are_cut_in_time(
     assert min(found.cut["upload"]) >= BODY_SECONDS - 0.1
     assert max(found.cut["upload"]) < BODY_SECONDS + 2
     assert max(age for _, age in found.open) < BODY_SECONDS + 2
-    eventually(lambda: gateway.get("/v1/key").json()["use"][0]["in_flight"] == 0)
+    eventually(lambda: held(gateway) == "0")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_s5_a_thousand_slow_clients_of_every_kind(gateway: LiveGateway, upstreams: Upstreams) -> None:
-    """Heads that never end (cut after 60 s), uploads (2 s), and readers that take nothing of a stream (20 s)."""
-
-    def endless(peer: Peer) -> None:
-        peer.send(CHUNK_HEAD)
-        event = b'data: {"choices":[{"index":0,"delta":{"content":"' + b"x" * 30_000 + b'"}}]}\n\n'
-        while not peer.server.closing.is_set():
-            peer.send(b"%x\r\n%b\r\n" % (len(event), event))
-
+    """Heads without an end (cut after 60 s), uploads (2 s), readers that take nothing (20 s, and 60 s to close)."""
     upstreams.acts["endless"] = endless
-    found = unharmed(gateway, 1_000, "head", "upload", "upload", "upload", "reader", at_least=66)
-    for kind, deadline in (("head", 60), ("upload", BODY_SECONDS), ("reader", 21)):
+    found = unharmed(gateway, 1_000, "head", "upload", "upload", "upload", "reader", at_least=90)
+    for kind, deadline in (("head", 60), ("upload", BODY_SECONDS), ("reader", 20 + 60)):
         assert found.cut[kind], kind
         assert max(found.cut[kind]) < deadline + 5, kind
         assert all(age < deadline + 5 for name, age in found.open if name == kind), kind
-    eventually(lambda: gateway.get("/v1/key").json()["use"][0]["in_flight"] == 0, 30)
+    eventually(lambda: held(gateway) == "0", 30)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_s5_a_reader_that_takes_nothing_is_given_up_after_20_s(gateway: LiveGateway, upstreams: Upstreams) -> None:
+    """Its call is cancelled and settled; what it did not take is not collected in memory."""
+    upstreams.acts["endless"] = endless
+    before = memory(gateway)
+    with crowd(gateway, 20, "reader"):
+        began = time.monotonic()
+        eventually(lambda: held(gateway) != "0")
+        eventually(lambda: held(gateway) == "0", 30, every=0.5)
+        assert 18 < time.monotonic() - began < 23
+        assert memory(gateway) - before < 20 * 1024 * 1024
+
+
+def held(gateway: LiveGateway) -> str:
+    return str(gateway.get("/v1/key").json()["budgets"][0]["held_usd"])
+
+
+def memory(gateway: LiveGateway) -> int:
+    """Resident bytes of the workers."""
+    pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in gateway.worker_pids()]
+    return sum(pages) * 4096

@@ -28,6 +28,8 @@ from tests.live import KEY, LiveGateway, eventually, rows
 
 DEADLINE = 6.0
 """Seconds a call may take here: 0.3 for its provider, Redis's time-outs, and what a busy machine adds."""
+CALLS_OF_A_CONNECTION = 3
+"""Few, so that every worker gets some."""
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {"model": "m"},
     "stream": {"model": "m", "stream": True},
@@ -63,7 +65,7 @@ class Seen:
 
 
 class Traffic:
-    """Clients that call one after the other, each with a connection of its own, until the end of the ``with``."""
+    """Clients that call one after the other, each on connections of its own, until the end of the ``with``."""
 
     def __init__(
         self,
@@ -101,23 +103,26 @@ class Traffic:
         return {reason_of(one) for one in list(self.seen) if one.answer is not None and not one.good}
 
     def await_good(self, more: int = 8, seconds: float = 10.0, kind: str | None = None) -> None:
-        """Until so many further calls (of a kind) were good."""
+        """Until the last so many calls (of a kind) that were begun after this were all good: at every worker."""
+        before = len(self.seen)
 
-        def good() -> int:
-            return sum(one.good for one in list(self.seen) if kind in (None, one.kind))
+        def calm() -> bool:
+            since = [one for one in self.seen[before:] if kind in (None, one.kind)]
+            return len(since) >= more and all(one.good for one in since[-more:])
 
-        before = good()
-        eventually(lambda: good() >= before + more, seconds)
+        eventually(calm, seconds)
 
     def _call_on(self, client: int) -> None:
         kinds = list(self._kinds)
-        with httpx.Client(timeout=20, verify=False) as connection:
-            number = 0
-            while not self._over.is_set():
-                kind = kinds[(client + number) % len(kinds)]
-                self.seen.append(self._call(connection, kind, f"{self.name}-{client}-{number}"))
-                number += 1
-                self._over.wait(self._pause)
+        number = 0
+        while not self._over.is_set():
+            with httpx.Client(timeout=20, verify=False) as connection:
+                for _ in range(CALLS_OF_A_CONNECTION):
+                    kind = kinds[(client + number) % len(kinds)]
+                    self.seen.append(self._call(connection, kind, f"{self.name}-{client}-{number}"))
+                    number += 1
+                    if self._over.wait(self._pause):
+                        break
 
     def _call(self, connection: httpx.Client, kind: str, request_id: str) -> Seen:
         headers = {"authorization": f"Bearer {KEY}", "x-request-id": request_id, "x-perpetuo-tag": self.name}

@@ -24,13 +24,15 @@ class Fault:
     """
     ``plain`` and ``stream``: the reason a client is told; ``None``: a good answer.
 
-    ``breaks``: the stream had begun, so its reason comes in an error event.
+    ``breaks``: the stream had begun, so its reason comes in an error event. ``long``: a busy machine may find the
+    deadline first.
     """
 
     act: Act
     plain: Reason | None = ERROR
     stream: Reason | None = ERROR
     breaks: bool = False
+    long: bool = False
 
 
 class Upstreams:
@@ -145,9 +147,9 @@ FAULTS: dict[str, Fault] = {
     ),
     "gzip-bomb": Fault(say(whole(BOMB, b"200 OK", b"content-encoding: gzip"))),
     "gzip-bomb-unannounced": Fault(say(whole(BOMB))),
-    "line-of-100-mb": Fault(endless(b'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{"choices":"')),
-    "event-of-100-mb": Fault(endless(CHUNK_HEAD + b"6400000\r\ndata: ")),
-    "header-of-100-mb": Fault(endless(b"HTTP/1.1 200 OK\r\nx-a: ")),
+    "line-of-100-mb": Fault(endless(b'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{"choices":"'), long=True),
+    "event-of-100-mb": Fault(endless(CHUNK_HEAD + b"6400000\r\ndata: "), long=True),
+    "header-of-100-mb": Fault(endless(b"HTTP/1.1 200 OK\r\nx-a: "), long=True),
     "no-usage": Fault(say(whole(b'{"choices":[{"message":{"content":"hello"}}]}')), None, None),
     "status-0": Fault(say(b"HTTP/1.1 0 Zero\r\ncontent-length: 2\r\n\r\nok")),
     "status-1000": Fault(say(b"HTTP/1.1 1000 Thousand\r\ncontent-length: 2\r\n\r\nok")),

@@ -1,25 +1,13 @@
 """Is it true what docs/promises.md says about its tests?"""
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from tests.unit.docs.pages import ROOT
+from tests.promises_ran import PromisesRan, Tally, promise_table, table
 
-
-def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("promise_table", ROOT / "scripts" / "promise_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = _script()
+script = promise_table()
 PAGE: str = script.PAGE.read_text()
 PROMISES = set(script.promises(PAGE))
 
@@ -76,3 +64,20 @@ def test_names_may_hold_several_promises(tmp_path: Path) -> None:
     (tmp_path / "tests" / "unit").mkdir(parents=True)
     (tmp_path / "tests" / "unit" / "test_x.py").write_text("def test_r1_b3_x(): ...\ndef test_other(): ...\n")
     assert [test.promises for test in script.collect(tmp_path)] == [("R1", "B3")]
+
+
+def test_a_run_counts_the_tests_of_each_promise(pytestconfig: pytest.Config) -> None:
+    """Passed ones when they were called, failed ones in whatever phase; skipped ones prove nothing."""
+    ran = PromisesRan(pytestconfig)
+    said = [("call", "passed"), ("setup", "passed"), ("call", "skipped"), ("setup", "failed"), ("teardown", "passed")]
+    for when, outcome in said:
+        name, place = "tests/x.py::test_r1_b3_x[a::b]", ("tests/x.py", 1, "x")
+        ran.pytest_runtest_logreport(pytest.TestReport(name, place, {}, outcome, None, when))  # type: ignore[arg-type]
+    assert ran.tallies == {"R1": Tally(1, 1), "B3": Tally(1, 1)}
+
+
+def test_the_table_of_a_run_reads_downwards() -> None:
+    """How many passed, how many failed, and which have no test that ran."""
+    lines = list(table(["R1", "R2", "R3", "B1", "B2", "B3"], {"R1": Tally(12), "R2": Tally(3, 1), "B3": Tally(1)}))
+    assert lines[0].split() == ["R1", "12", "pass", "R3", "-", "none", "B2", "-", "none"]
+    assert lines[1].split() == ["R2", "1", "FAILED", "B1", "-", "none", "B3", "1", "pass"]
