@@ -5,6 +5,7 @@ The public one serves ``/v1`` and health; the management one ``/admin``, ``/metr
 and health. Without ``MANAGEMENT_PORT`` one application serves both.
 """
 
+import asyncio
 from typing import Any
 
 from litestar import Litestar, asgi
@@ -22,6 +23,7 @@ from perpetuo.entrypoints.http.health import live, metrics, ready
 from perpetuo.entrypoints.http.openapi import schema_handlers
 from perpetuo.entrypoints.http.refusals import EXCEPTION_HANDLERS, check_host
 from perpetuo.entrypoints.process.management import ManagementListener
+from perpetuo.entrypoints.process.stalled import cut_stalled
 from perpetuo.entrypoints.process.worker import obey
 from perpetuo.entrypoints.worker import Worker
 
@@ -84,6 +86,7 @@ class Application:
         self._public: Litestar | None = None
         self._worker: Worker | None = None
         self._management: ManagementListener | None = None
+        self._cutting: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self._public is not None and scope["type"] == "http":
@@ -118,8 +121,12 @@ class Application:
             self._management = ManagementListener(managed, environment.host, environment.management_port)
             await self._management.start()
         obey(environment.run_dir, self._worker.drain, container.reload)
+        ports = {port for port in (environment.port, environment.management_port) if port is not None}
+        self._cutting = asyncio.create_task(cut_stalled(ports), name="cut-stalled")
 
     async def _stop(self) -> None:
+        if self._cutting is not None:
+            self._cutting.cancel()
         if self._management is not None:
             await self._management.stop()
         if self._worker is not None:

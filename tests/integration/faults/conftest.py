@@ -51,6 +51,7 @@ def config(origin: str, hole: str, *, price: str = PRICE) -> str:
                 *models,
             ]
         ),
+        limits="{rateLimitMin: 100000, budgetDay: 100000}",
         more=MORE,
     )
 

@@ -70,18 +70,23 @@ def _seconds(client: httpx.Client, gateway: LiveGateway) -> float:
     return time.perf_counter() - began
 
 
-def unharmed(gateway: LiveGateway, count: int, *kinds: str, at_least: float = 0.0) -> Crowd:
-    """The others' p99 beside so many slow clients is within 20 % (and 2 ms, which are noise at this size)."""
+def unharmed(gateway: LiveGateway, count: int, *kinds: str, arriving: float = 0.0, at_least: float = 0.0) -> Crowd:
+    """
+    The others' p99 beside so many slow clients is within 20 % (and 2 ms, which are noise at this size).
+
+    ``arriving``: seconds in which they come, and readers take what fits into the kernel's buffers: work like any other.
+    """
     said = []
     for _ in range(3):
         alone = p99(gateway)
         with crowd(gateway, count, *kinds) as found:
             began = time.monotonic()
+            time.sleep(arriving)
             beside = p99(gateway)
             time.sleep(max(0.0, at_least - (time.monotonic() - began)))
         said.append(f"p99 {alone * 1e3:.2f} ms became {beside * 1e3:.2f} ms beside {count} slow clients")
+        print(said[-1])
         if beside <= alone * 1.2 + 0.002:
-            print(said[-1])
             return found
     pytest.fail("; ".join(said))
 
@@ -97,12 +102,12 @@ def test_s5_two_hundred_slow_uploads_do_not_slow_the_others_and_are_cut_in_time(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_s5_a_thousand_slow_clients_of_every_kind(gateway: LiveGateway, upstreams: Upstreams) -> None:
-    """Heads without an end (cut after 60 s), uploads (2 s), readers that take nothing (20 s, and 60 s to close)."""
+    """Heads without an end (cut after 60 s), uploads (2 s), readers that take nothing (30 s)."""
     upstreams.acts["endless"] = endless
-    found = unharmed(gateway, 1_000, "head", "upload", "upload", "upload", "reader", at_least=90)
-    for kind, deadline in (("head", 60), ("upload", BODY_SECONDS), ("reader", 20 + 60)):
+    found = unharmed(gateway, 1_000, "head", "upload", "upload", "upload", "reader", arriving=6, at_least=70)
+    for kind, deadline in (("head", 60), ("upload", BODY_SECONDS), ("reader", 30)):
         assert found.cut[kind], kind
         assert max(found.cut[kind]) < deadline + 5, kind
         assert all(age < deadline + 5 for name, age in found.open if name == kind), kind
@@ -111,16 +116,25 @@ def test_s5_a_thousand_slow_clients_of_every_kind(gateway: LiveGateway, upstream
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_s5_a_reader_that_takes_nothing_is_given_up_after_20_s(gateway: LiveGateway, upstreams: Upstreams) -> None:
-    """Its call is cancelled and settled; what it did not take is not collected in memory."""
+def test_s5_a_reader_that_takes_nothing_keeps_neither_its_call_nor_its_connection(
+    gateway: LiveGateway, upstreams: Upstreams
+) -> None:
+    """
+    After 20 s its call is cancelled and settled, after 30 s its connection is cut; nothing is collected in memory.
+
+    Found: the call ended, and the connection stayed for as long as the client liked.
+    """
     upstreams.acts["endless"] = endless
     before = memory(gateway)
-    with crowd(gateway, 20, "reader"):
+    with crowd(gateway, 20, "reader") as found:
         began = time.monotonic()
         eventually(lambda: held(gateway) != "0")
         eventually(lambda: held(gateway) == "0", 30, every=0.5)
         assert 18 < time.monotonic() - began < 23
         assert memory(gateway) - before < 20 * 1024 * 1024
+        time.sleep(35 - (time.monotonic() - began))
+    assert len(found.cut["reader"]) == 20
+    assert min(found.cut["reader"]) > 25
 
 
 def held(gateway: LiveGateway) -> str:

@@ -1,0 +1,46 @@
+"""Does the kernel cut clients that take nothing? (S5; in real time: faults/test_slow_clients.py)"""
+
+import asyncio
+import errno
+import socket
+
+import pytest
+
+from perpetuo.entrypoints.process.stalled import cut_stalled
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux cuts stalled connections"),
+]
+
+
+async def test_s5_connections_of_a_listener_that_comes_later_are_cut_when_they_stall() -> None:
+    """What the kernel does with a client that reads nothing, with a second instead of 30."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        await asyncio.wait_for(cut_stalled({listener.getsockname()[1]}, 1.0), 5)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(listener.getsockname())
+        server, _ = listener.accept()
+        with server:
+            server.setblocking(False)
+            with pytest.raises(TimeoutError) as cut:
+                await asyncio.wait_for(_send_for_ever(server), 5)
+            assert cut.value.errno == errno.ETIMEDOUT  # the kernel's, not the test's
+
+
+async def _send_for_ever(server: socket.socket) -> None:
+    while True:
+        await asyncio.get_running_loop().sock_sendall(server, b"x" * 65_536)
+
+
+async def test_s5_listeners_are_waited_for() -> None:
+    """Granian listens only after the application's start; sockets of others are left alone."""
+    with socket.socket() as later, socket.create_server(("127.0.0.1", 0)) as other:
+        later.bind(("127.0.0.1", 0))
+        looking = asyncio.create_task(cut_stalled({later.getsockname()[1]}, 1.0))
+        await asyncio.sleep(0.1)
+        assert not looking.done()
+        later.listen()
+        await asyncio.wait_for(looking, 5)
+        assert later.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1_000
+        assert other.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
