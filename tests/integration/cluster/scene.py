@@ -1,51 +1,90 @@
 """
 What the tests in this folder share: two gateways of two workers over one Redis and one PostgreSQL, and a journal.
 
-Every test has a tenant of its own (`TENANTS`), and models of its own where it changes how they behave (`MODELS`), so
+Every test has tenants of its own (`TENANTS`), and models of its own where it changes how they behave (`MODELS`), so
 that one cluster serves them all: its start takes longer than most of the tests.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from perpetuo.adapters.redis import keys
 from tests.cluster import Cluster
 from tests.journal_upstream import Entry, JournalUpstream
 from tests.live import eventually, rows
 from tests.servers import RedisServer
+from tests.swarm import Ask, Reply, swarm
 
 IN, OUT = 37_000, 113_000
-"""Nano-USD per token, in and out; `PRICE` says the same per million tokens in USD."""
+"""Nano-USD per token in and out: `PRICE` says the same per million tokens in USD."""
 PRICE = "price: {inputPerMTok: 37, outputPerMTok: 113}"
+ONLY_OUT = "price: {inputPerMTok: 0, outputPerMTok: 113}"
+"""With it a call that uses its whole output limit costs exactly what it held."""
 FEATURES = "idempotency: {lease: 5s}\nredis: {timeout: 500ms}\nretry: {attempts: 1, backoff: 10ms}"
+NEVER = "breaker: {minimumCalls: 1000000, consecutiveConnectFailures: 1000000}"
+Row = Mapping[str, Any]
 
 TENANTS: dict[str, str] = {
     "plain": "{}",
     "rated": "{rateLimitMin: 60}",
+    "sliding": "{rateLimitMin: 60}",
+    "patient": "{rateLimitMin: 60}",
+    "flooded": "{rateLimitMin: 20}",
+    "seven": "{budgetDay: 0.08}",
+    "sampled": "{budgetDay: 0.6, budgetMonth: 5}",
+    "endings": "{}",
 }
-MODELS = ("m",)
+"""Tenant and its limits; its one key is `key_of` it."""
+FURTHER_KEYS: dict[str, dict[str, str]] = {
+    "sampled": {"by-day": "{budgetDay: 0.3}", "by-month": "{budgetMonth: 0.4}"},
+}
+"""Tenant, names of keys, and their limits."""
+MODELS: dict[str, str] = {
+    "m": PRICE,
+    "exact": ONLY_OUT,
+    "held": PRICE,
+    "flaky": PRICE,
+    "late": PRICE,
+    "unsaid": PRICE,
+    "cut": PRICE,
+    "failing": PRICE,
+    "resetting": PRICE,
+    "silent": f"{PRICE}, timeouts: {{firstToken: 1s, total: 1s}}",
+}
+"""Model, which the upstream knows by the same name, and what else its configuration says."""
+BEHAVIOURS = {
+    "exact": "tokens=100",
+    "flaky": "status=500,chance=0.5",
+    "late": "delay=0.05",
+    "unsaid": "usage=0",
+    "cut": "end=truncate,after=2,tokens=9",
+    "failing": "status=500",
+    "resetting": "end=reset,after=2,tokens=9",
+    "silent": "wait=1",
+}
 
 
-def key_of(tenant: str) -> str:
-    return f"sk-test-{tenant}-0123456789"
+def key_of(tenant: str, name: str = "") -> str:
+    return f"sk-test-{tenant}{name}-0123456789"
 
 
-def config(upstream: JournalUpstream, tenants: Mapping[str, str] = TENANTS, features: str = FEATURES) -> str:
-    """The configuration of the cluster."""
+def config(upstream: JournalUpstream, tenants: Mapping[str, str] | None = None, features: str = FEATURES) -> str:
+    """The configuration of the cluster, with other limits for ``tenants``."""
     models = "".join(
-        f"  - {{name: {model}, targets: [{{provider: up, model: {model}}}], maxOutputTokens: 100, {PRICE}}}\n"
-        for model in MODELS
+        f"  - {{name: {model}, targets: [{{provider: up, model: {model}}}], maxOutputTokens: 100, {more}}}\n"
+        for model, more in MODELS.items()
     )
     names = "".join(
-        f'  - {{id: {tenant}, plan: pro, limits: {limits}, apiKeys: ["{key_of(tenant)}"]}}\n'
-        for tenant, limits in tenants.items()
+        f"  - {{id: {tenant}, plan: pro, limits: {limits}, apiKeys: [{_keys(tenant)}]}}\n"
+        for tenant, limits in {**TENANTS, **(tenants or {})}.items()
     )
     return f"""
 providers:
-  - {{id: up, kind: openai, baseUrl: "{upstream.base_url}",
-     breaker: {{minimumCalls: 1000000, consecutiveConnectFailures: 1000000}}}}
+  - {{id: up, kind: openai, baseUrl: "{upstream.base_url}", {NEVER}}}
 models:
 {models}
 plans:
@@ -54,6 +93,20 @@ tenants:
 {names}
 {features}
 """
+
+
+def _keys(tenant: str) -> str:
+    keys = [f'"{key_of(tenant)}"']
+    for name, limits in FURTHER_KEYS.get(tenant, {}).items():
+        digest = hashlib.sha256(key_of(tenant, name).encode()).hexdigest()
+        keys.append(f'{{name: {name}, hash: "sha256:{digest}", limits: {limits}}}')
+    return ", ".join(keys)
+
+
+def cost_of(entry: Entry) -> int:
+    """What a provider would charge: nothing for an error of its own, else what was read and made until it ended."""
+    price_in = 0 if MODELS[entry.model].startswith(ONLY_OUT) else IN
+    return 0 if entry.outcome == "error" else entry.input_tokens * price_in + entry.output_tokens * OUT
 
 
 @attrs.frozen
@@ -65,20 +118,84 @@ class Scene:
     redis: RedisServer
     database: str
 
-    def calls_of(self, tenant: str) -> Sequence[Mapping[str, Any]]:
+    def swarm(self, asks: Sequence[Ask], clients: int = 64) -> list[Reply]:
+        """Calls from many clients over both gateways."""
+        return swarm(self.cluster.urls, asks, clients)
+
+    # --- what was written down -------------------------------------------------------------------
+
+    def calls_of(self, tenant: str) -> Sequence[Row]:
         """Rows of a tenant's calls."""
         found = rows(self.database, f"select row_to_json(e)::text from events e where tenant_id = '{tenant}'")  # noqa: S608
         return [json.loads(row[0]) for row in found]
 
-    def journal_of(self, tenant: str) -> Sequence[Entry]:
-        """What of the tenant's calls reached the provider, as far as rows tell whose they are."""
-        ids = {row["id"] for row in self.calls_of(tenant)}
-        return [entry for entry in self.upstream.entries() if entry.call in ids]
-
-    def written(self, tenant: str, count: int, seconds: float = 15.0) -> Sequence[Mapping[str, Any]]:
-        """The tenant's rows when there are so many."""
-        found: Sequence[Mapping[str, Any]] = eventually(
-            lambda: len(calls := self.calls_of(tenant)) >= count and calls, seconds, every=0.2
-        )
+    def written(self, tenant: str, count: int, seconds: float = 15.0) -> Sequence[Row]:
+        """The tenant's rows when there are so many; more are an error."""
+        eventually(lambda: len(self.calls_of(tenant)) >= count, seconds, every=0.2)
+        found = self.calls_of(tenant)
         assert len(found) == count
         return found
+
+    def journal_of(self, calls: Iterable[Row]) -> Sequence[Entry]:
+        """What of these calls reached the provider."""
+        ids = {row["id"] for row in calls}
+        return [entry for entry in self.upstream.entries() if entry.call in ids]
+
+    def check_books(self, tenant: str) -> int:
+        """
+        Rows against the provider's journal: exact where the usage was reported, at least as much where it is a bound.
+
+        Nothing reached the provider that has no row, as far as `unknown_calls` can tell. Returns the sum of the rows.
+        """
+        calls = self.calls_of(tenant)
+        for row in calls:
+            charged = sum(cost_of(entry) for entry in self.journal_of([row]))
+            if row["usage_basis"] == "reported":
+                assert charged == row["cost_nano_usd"], row
+            else:
+                assert charged <= row["cost_nano_usd"] <= row["hold_nano_usd"], row
+        return sum(row["cost_nano_usd"] for row in calls)
+
+    def settled(self, tenant: str, seconds: float = 10.0) -> None:
+        """Wait until none of the tenant's calls is in flight and SQL has all rows that Redis has counted."""
+
+        def look() -> bool:
+            day = sum(row["cost_nano_usd"] for row in self.calls_of(tenant))
+            return all(window == (day, 0) for window in self.budget(tenant).values())
+
+        eventually(look, seconds, every=0.1)
+
+    def budget(self, tenant: str, scope: str | None = None) -> dict[str, tuple[int, int]]:
+        """Spent and held of each window that Redis has of a scope, the tenant's own unless told."""
+        pattern = keys.budget(keys.prefix_of(tenant), scope or tenant, "*").replace("{", r"\{").replace("}", r"\}")
+        with self.redis.client() as client:
+            found = {name: client.hmget(name, "spent", "held") for name in client.scan_iter(pattern)}
+        return {name.rpartition(":")[2]: (int(spent or 0), int(held or 0)) for name, (spent, held) in found.items()}
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def trust_leases(self) -> None:
+        """For a lease after the cluster's first sign of life, leases prove nothing: say that this time is over."""
+
+        def done() -> bool:
+            lives = {name: client.get(name).split() for name in client.scan_iter("perpetuo:{s*}:life")}
+            for name, (life, stamp, quiet) in lives.items():
+                if quiet != "0":
+                    client.set(name, f"{life} {stamp} 0")
+            return len(lives) == keys.SHARDS and all(stamp != "-" and q == "0" for _, stamp, q in lives.values())
+
+        with self.redis.client() as client:
+            eventually(done)
+
+    def end_leases(self, tenant: str, calls: Iterable[str]) -> None:
+        """Half a minute later, for these calls of dead or stopped workers: the reaper may have them."""
+        with self.redis.client() as client:
+            client.zadd(keys.holds(keys.prefix_of(tenant)), dict.fromkeys(calls, 1))
+
+    def in_flight(self, tenant: str) -> list[str]:
+        """Ids of a tenant's calls that are not settled, from their records."""
+        p = keys.prefix_of(tenant)
+        with self.redis.client() as client:
+            ids = client.zrange(keys.holds(p), 0, -1)
+            records = {call: client.get(keys.call(p, call)) or "" for call in ids}
+        return [call for call, record in records.items() if record.startswith("H ") and f'"{tenant}"' in record]
