@@ -37,6 +37,18 @@ TENANTS: dict[str, str] = {
     "seven": "{budgetDay: 0.08}",
     "sampled": "{budgetDay: 0.6, budgetMonth: 5}",
     "endings": "{}",
+    "breaking": "{}",
+    "one-run": "{}",
+    "twin-a": "{}",
+    "twin-b": "{}",
+    "retried": "{}",
+    "undecided": "{}",
+    "paused": "{}",
+    "fenced": "{}",
+    "killed": "{}",
+    "loaded": "{}",
+    "beside": "{}",
+    "points": "{}",
 }
 """Tenant and its limits; its one key is `key_of` it."""
 FURTHER_KEYS: dict[str, dict[str, str]] = {
@@ -54,8 +66,18 @@ MODELS: dict[str, str] = {
     "failing": PRICE,
     "resetting": PRICE,
     "silent": f"{PRICE}, timeouts: {{firstToken: 1s, total: 1s}}",
+    "one": PRICE,
+    "killed": PRICE,
+    "paused": PRICE,
+    "fenced": PRICE,
+    "slowly": PRICE,
+    "breaks": PRICE,
+    "herd": PRICE,
+    "nobody": PRICE,
 }
 """Model, which the upstream knows by the same name, and what else its configuration says."""
+PROVIDERS = {"breaks": "breaks", "herd": "herd", "nobody": "nobody"}
+"""Of models that are not asked of ``up``, whose breaker never opens."""
 BEHAVIOURS = {
     "exact": "tokens=100",
     "flaky": "status=500,chance=0.5",
@@ -65,6 +87,7 @@ BEHAVIOURS = {
     "failing": "status=500",
     "resetting": "end=reset,after=2,tokens=9",
     "silent": "wait=1",
+    "slowly": "gap=0.1,tokens=30",
 }
 
 
@@ -75,7 +98,8 @@ def key_of(tenant: str, name: str = "") -> str:
 def config(upstream: JournalUpstream, tenants: Mapping[str, str] | None = None, features: str = FEATURES) -> str:
     """The configuration of the cluster, with other limits for ``tenants``."""
     models = "".join(
-        f"  - {{name: {model}, targets: [{{provider: up, model: {model}}}], maxOutputTokens: 100, {more}}}\n"
+        f"  - {{name: {model}, targets: [{{provider: {PROVIDERS.get(model, 'up')}, model: {model}}}], "
+        f"maxOutputTokens: 100, {more}}}\n"
         for model, more in MODELS.items()
     )
     names = "".join(
@@ -85,6 +109,9 @@ def config(upstream: JournalUpstream, tenants: Mapping[str, str] | None = None, 
     return f"""
 providers:
   - {{id: up, kind: openai, baseUrl: "{upstream.base_url}", {NEVER}}}
+  - {{id: breaks, kind: openai, baseUrl: "{upstream.base_url}", breaker: {{openFor: 60s}}}}
+  - {{id: herd, kind: openai, baseUrl: "{upstream.base_url}", breaker: {{openFor: 1s}}}}
+  - {{id: nobody, kind: openai, baseUrl: "http://127.0.0.1:9/v1", breaker: {{openFor: 60s}}}}
 models:
 {models}
 plans:

@@ -1,0 +1,172 @@
+"""One run for a key over four workers (I5, I7), also when its worker is killed or stopped, and nobody else's (S2)."""
+
+import concurrent.futures
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from tests.cluster import Line
+from tests.integration.cluster.scene import FEATURES, Scene, config, key_of
+from tests.live import eventually
+from tests.swarm import Ask, Reply, swarm
+
+
+def test_i5_five_hundred_callers_with_one_key_are_one_run(scene: Scene) -> None:
+    """
+    All at once, over four workers: one request reaches the provider, and all hear its answer.
+
+    A worker lets a hundred of a tenant wait; who finds no place hears 409, asks again, and hears the answer then.
+    """
+    headers = {"x-idempotency-key": "one-run", "prefer": "wait=50"}
+    scene.upstream.behave("one", "wait=1")
+    asks = [Ask(key_of("one-run"), {"model": "one"}, headers)] * 500
+    replies = [Reply() for _ in asks]
+
+    def release() -> None:
+        """When everybody has asked, and a little later."""
+        try:
+            eventually(lambda: all(reply.began for reply in replies), 30)
+            eventually(lambda: scene.upstream.working("one"))
+            time.sleep(1)
+            assert len(scene.upstream.working("one")) == 1
+        finally:
+            scene.upstream.behave("one")
+
+    swarm(scene.cluster.urls, asks, 500, into=replies, meanwhile=release)
+    turned_away = [reply for reply in replies if reply.code == "idempotency_in_progress"]
+    assert {reply.headers["x-should-retry"] for reply in turned_away} <= {"true"}
+    heard = [reply for reply in replies if reply.status != 409]
+    assert len(heard) >= 100
+    heard += scene.swarm(asks[: len(turned_away)], clients=100)
+    assert {(reply.status, reply.body) for reply in heard} == {(200, heard[0].body)}
+    assert [reply.headers.get("idempotent-replayed") for reply in heard].count("true") == 499
+    (row,) = scene.written("one-run", 1)
+    (entry,) = scene.upstream.entries("one")
+    assert (entry.call, row["idempotency"]) == (row["id"], "stored")
+    scene.check_books("one-run")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_i5_s2_two_tenants_with_the_same_key_and_body_never_see_each_others(scene: Scene, stream: bool) -> None:
+    """Sixty callers of two tenants, everything else equal: two runs, and each caller hears its own tenant's."""
+    body = {"stream": stream, "messages": [{"role": "user", "content": "the same"}]}
+    headers = {"x-idempotency-key": f"twin-{stream}", "prefer": "wait=50", "x-perpetuo-tag": f"twin-{stream}"}
+    tenants = ("twin-a", "twin-b")
+    replies = scene.swarm([Ask(key_of(tenants[i % 2]), body, headers) for i in range(60)], clients=60)
+    assert {reply.status for reply in replies} == {200}
+    for i, tenant in enumerate(tenants):
+        eventually(lambda: any(row["tag"] == f"twin-{stream}" for row in scene.calls_of(tenant)))  # noqa: B023
+        (mine,) = [row["id"] for row in scene.calls_of(tenant) if row["tag"] == f"twin-{stream}"]
+        (theirs,) = [r["id"] for r in scene.calls_of(tenants[1 - i]) if r["tag"] == f"twin-{stream}"] or ["?"]
+        bodies = {reply.body for reply in replies[i::2]}
+        assert len(bodies) == 1
+        assert mine.encode() in bodies.pop()
+        assert not any(theirs.encode() in reply.body for reply in replies[i::2])
+        assert len(scene.journal_of([row for row in scene.calls_of(tenant) if row["id"] == mine])) == 1
+
+
+# --- the worker of a run is lost -----------------------------------------------------------------
+
+
+@contextmanager
+def in_flight(scene: Scene, line: Line, tenant: str, model: str, **headers: str) -> Iterator[concurrent.futures.Future]:
+    """A call held back by its provider, at a worker that is known; its future answer, or the error it ends in."""
+    scene.upstream.behave(model, "wait=1")
+    before = len(scene.upstream.working(model))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(line.chat, key_of(tenant), headers=headers, model=model)
+        eventually(lambda: len(scene.upstream.working(model)) == before + 1)
+        try:
+            yield answer
+        finally:
+            scene.upstream.behave(model)
+
+
+def end_claim(scene: Scene, tenant: str) -> None:
+    """A lease later, for the idempotency keys of a tenant that are claimed."""
+    with scene.redis.client() as client:
+        for name in client.scan_iter(f"perpetuo:{{s*}}:idem:{tenant}:*"):
+            if client.hget(name, "st") == "R":
+                client.hset(name, "lease", 1)
+
+
+def test_i7_a_killed_workers_run_is_made_again_after_its_lease_and_says_so(scene: Scene) -> None:
+    """409 before, at every worker; then of fifty callers one runs, says ``reexecuted``, and the others replay it."""
+    scene.trust_leases()
+    headers = {"x-idempotency-key": "retried"}
+    with scene.cluster.lines() as lines:
+        with in_flight(scene, lines[0], "retried", "killed", **headers) as lost:
+            scene.cluster.kill_worker(lines[0].pid)
+            assert isinstance(lost.exception(10), httpx.HTTPError)
+            for line in lines[1:]:
+                assert line.chat(key_of("retried"), headers=headers, model="killed").status_code == 409
+        (dead,) = scene.in_flight("retried")
+        end_claim(scene, "retried")
+        asks = [Ask(key_of("retried"), {"model": "killed"}, {**headers, "prefer": "wait=30"})] * 50
+        replies = scene.swarm(asks, clients=50)
+    assert {reply.status for reply in replies} == {200}
+    assert sorted(reply.headers["x-perpetuo-idempotency"] for reply in replies) == ["reexecuted", *["replayed"] * 49]
+    assert {reply.text for reply in replies} == {replies[0].text}
+    scene.end_leases("retried", [dead])
+    first, second = sorted(scene.written("retried", 2), key=lambda row: str(row["id"]))
+    assert (first["outcome"], second["outcome"], second["idempotency"]) == ("abandoned", "completed", "reexecuted")
+    assert len(scene.journal_of([first, second])) == 2
+    scene.settled("retried")
+
+
+def test_i7_with_fail_a_killed_workers_run_is_never_made_again(scene: Scene) -> None:
+    """``onUnknownOutcome: fail``: after the lease fifty callers get 409 ``idempotency_outcome_unknown``."""
+    scene.trust_leases()
+    headers = {"x-idempotency-key": "undecided"}
+    reloads = scene.cluster.log().count("config_reloaded")
+    failing = FEATURES.replace("lease: 5s", "lease: 5s, onUnknownOutcome: fail")
+    scene.cluster.configure(config(scene.upstream, features=failing))
+    eventually(lambda: scene.cluster.log().count("config_reloaded") == reloads + 4)
+    try:
+        with scene.cluster.lines() as lines, in_flight(scene, lines[3], "undecided", "killed", **headers) as lost:
+            scene.cluster.kill_worker(lines[3].pid)
+            assert isinstance(lost.exception(10), httpx.HTTPError)
+        dead = scene.in_flight("undecided")
+        end_claim(scene, "undecided")
+        replies = scene.swarm([Ask(key_of("undecided"), {"model": "killed"}, headers)] * 50, clients=50)
+        assert {(reply.status, reply.code) for reply in replies} == {(409, "idempotency_outcome_unknown")}
+        scene.end_leases("undecided", dead)
+        (row,) = scene.written("undecided", 1)
+        assert row["outcome"] == "abandoned"
+        assert len(scene.journal_of([row])) == 1
+    finally:
+        scene.cluster.configure(config(scene.upstream))
+        eventually(lambda: scene.cluster.log().count("config_reloaded") >= reloads + 8)
+
+
+def test_i5_b5_a_stopped_worker_that_lost_its_lease_stores_nothing_over_the_new_run(scene: Scene) -> None:
+    """Both runs are charged to the nano, one row each; the key keeps the answer of the second."""
+    scene.trust_leases()
+    headers = {"x-idempotency-key": "fenced"}
+    with scene.cluster.lines() as lines, in_flight(scene, lines[1], "fenced", "fenced", **headers) as late:
+        os.kill(lines[1].pid, signal.SIGSTOP)
+        try:
+            (stopped,) = scene.in_flight("fenced")
+            end_claim(scene, "fenced")
+            scene.end_leases("fenced", [stopped])
+            scene.upstream.behave("fenced")
+            second = lines[0].chat(key_of("fenced"), headers=headers, model="fenced")
+            assert (second.status_code, second.headers["x-perpetuo-idempotency"]) == (200, "reexecuted")
+            eventually(lambda: any(row["outcome"] == "abandoned" for row in scene.calls_of("fenced")))
+        finally:
+            os.kill(lines[1].pid, signal.SIGCONT)
+        first = late.result(20)
+        assert (first.status_code, first.headers["x-perpetuo-idempotency"]) == (200, "not_stored")
+        replay = lines[1].chat(key_of("fenced"), headers=headers, model="fenced")
+        assert replay.headers["x-perpetuo-idempotency"] == "replayed"
+        assert replay.content == second.content != first.content
+    scene.settled("fenced")
+    calls = scene.written("fenced", 2)
+    assert {(row["outcome"], row["usage_basis"]) for row in calls} == {("completed", "reported")}
+    assert sorted(row["revision"] for row in calls) == [1, 2]
+    scene.check_books("fenced")
