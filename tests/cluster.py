@@ -101,9 +101,14 @@ class Cluster:
         """Pids of all workers, those of the first gateway first."""
         return [pid for gateway in self.gateways for pid in gateway.worker_pids()]
 
-    def wait_whole(self, seconds: float = 20.0) -> None:
-        """Until every gateway has all its workers."""
-        eventually(lambda: all(len(g.worker_pids()) == self.workers for g in self.gateways), seconds)
+    def wait_whole(self, seconds: float = 30.0) -> None:
+        """Until every gateway has all its workers, and each has come through its start."""
+
+        def whole(gateway: LiveGateway) -> bool:
+            pids, log = gateway.worker_pids(), gateway.log()
+            return len(pids) == self.workers and all(f'"pid":{pid},"workers":' in log for pid in pids)
+
+        eventually(lambda: all(whole(gateway) for gateway in self.gateways), seconds)
 
     def kill_worker(self, pid: int | None = None) -> int:
         """SIGKILL to one worker, the oldest unless told which; its pid."""
@@ -141,7 +146,7 @@ class Cluster:
         found: dict[int, Line] = {}
         extra: list[Line] = []
         try:
-            until = time.monotonic() + 20
+            until = time.monotonic() + 30
             while missing := [pid for pid in self.worker_pids() if pid not in found]:
                 assert time.monotonic() < until, f"{missing} get no connections"
                 for gateway in self.gateways:

@@ -25,12 +25,13 @@ SECONDS = 60.0
 
 @attrs.frozen
 class Ask:
-    """One chat call. ``leave_after``: so many seconds after the request was sent the client goes."""
+    """One chat call. The client leaves ``leave_after`` so many seconds, or as soon as ``leave_when`` says so."""
 
     key: str = KEY
     body: Mapping[str, Any] = attrs.field(factory=dict)
     headers: Mapping[str, str] = attrs.field(factory=dict)
     leave_after: float | None = None
+    leave_when: Callable[["Reply"], bool] | None = None
 
     def render(self, host: str) -> bytes:
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], **self.body}).encode()
@@ -69,18 +70,28 @@ def swarm(
     *,
     into: list[Reply] | None = None,
     meanwhile: Callable[[], None] | None = None,
+    stop: bool = False,
 ) -> list[Reply]:
     """
     Make these calls. ``meanwhile`` runs in a thread of its own, and must end too; it may look at ``into``, which has
-    a `Reply` for each ask and is filled as the calls go on.
+    a `Reply` for each ask and is filled as the calls go on. ``stop``: when it has ended nothing more is asked, and
+    only replies to what was asked are returned.
     """
     replies = [Reply() for _ in asks] if into is None else into
 
     async def run() -> list[Reply]:
         work, addresses = iter(zip(asks, replies, strict=True)), itertools.cycle([urlsplit(url).netloc for url in urls])
-        beside = asyncio.to_thread(meanwhile) if meanwhile else asyncio.sleep(0)
-        await asyncio.gather(beside, *(_client(work, addresses) for _ in range(min(clients, len(asks)))))
-        return replies
+        over = asyncio.Event()
+
+        async def beside() -> None:
+            try:
+                await asyncio.to_thread(meanwhile or (lambda: None))
+            finally:
+                over.set()
+
+        still = (one for one in work if not (stop and over.is_set()))
+        await asyncio.gather(beside(), *(_client(still, addresses) for _ in range(min(clients, len(asks)))))
+        return [reply for reply in replies if reply.began] if stop else replies
 
     return asyncio.run(run())
 
@@ -93,6 +104,7 @@ async def _client(work: Iterator[tuple[Ask, Reply]], addresses: Iterator[str]) -
                 await _call(ask, reply, next(addresses))
         except (OSError, asyncio.IncompleteReadError, ValueError) as error:
             reply.error = f"{type(error).__name__}: {error}"
+            await asyncio.sleep(0.05)  # nobody listens, perhaps: not every call should find that out
         reply.ended = time.time()
 
 
@@ -101,16 +113,27 @@ async def _call(ask: Ask, reply: Reply, address: str) -> None:
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(ask.render(address))
-        if ask.leave_after is None:
+        if ask.leave_after is None and ask.leave_when is None:
             return await _read(reader, reply)
-        async with asyncio.timeout(ask.leave_after):
-            await _read(reader, reply)
-    except TimeoutError:
-        if ask.leave_after is None:
-            raise
+        reading, going = asyncio.ensure_future(_read(reader, reply)), asyncio.ensure_future(_leave(ask, reply))
+        await asyncio.wait({reading, going}, return_when=asyncio.FIRST_COMPLETED)
+        going.cancel()
+        if reading.done():
+            return await reading
+        reading.cancel()
         reply.error = "left"
     finally:
         writer.transport.abort()
+    return None
+
+
+async def _leave(ask: Ask, reply: Reply) -> None:
+    """Until this client goes."""
+    if ask.leave_after is not None:
+        return await asyncio.sleep(ask.leave_after)
+    while ask.leave_when is not None and not ask.leave_when(reply):  # noqa: ASYNC110 - what it looks at is elsewhere
+        await asyncio.sleep(0.02)
+    return None
 
 
 async def _read(reader: asyncio.StreamReader, reply: Reply) -> None:

@@ -123,7 +123,7 @@ def _stream(module: ModuleType) -> None:
     @wraps(ack)
     async def dying(self: Any, events: Any) -> None:
         for event in events:
-            tag = re.search(f"{PREFIX}before_ack[^\"]*", str(event))
+            tag = re.search(f'{PREFIX}before_ack[^"]*', str(event))
             strike("before_ack", tag and tag[0])
         await ack(self, events)
 

@@ -10,6 +10,8 @@ Rule 1: granian alone would close the listener at SIGTERM and wait for ever for 
 first worker that dies twice in 5.5 s, and restart all workers at SIGHUP. `_serve_loop` is where this differs.
 Rule 2: signal handlers only note and wake (`Wakeup`): `threading.Event.set` in one can lock up with its own `wait`.
 Rule 3: before the first worker has come up nothing is replaced: a start that fails says so and ends, exit 1.
+Rule 4: the nursery may die too. Its workers then look dead from here and are not: they serve until they are replaced,
+then finish what they do. The next worker begins a new nursery.
 """
 
 import os
@@ -176,8 +178,13 @@ class GatewayServer(MPServer):
                 continue
             respawn.due = None
             worker = self._spawn_worker(place, spawn_target, target_loader)
-            self.wrks[place] = worker
-            worker.start()
+            try:
+                worker.start()
+            except (OSError, EOFError) as broken:  # the nursery is dying: its end shows before it can be waited for
+                respawn.died(time.monotonic(), 0.0)
+                self._tell("warning", "worker_not_replaced", {"worker": place, "cause": repr(broken)})
+                continue
+            self.wrks[place] = worker  # lets go of the one before, which leaves now if it only seemed dead
             self._tell("info", "worker_replaced", {"worker": place, "pid": worker._id()})
 
     def _next_due(self) -> float | None:

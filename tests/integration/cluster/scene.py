@@ -7,13 +7,17 @@ that one cluster serves them all: its start takes longer than most of the tests.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
+import httpx
 
 from perpetuo.adapters.redis import keys
-from tests.cluster import Cluster
+from tests.cluster import Cluster, Line, ask_each
 from tests.journal_upstream import Entry, JournalUpstream
 from tests.live import eventually, rows
 from tests.servers import RedisServer
@@ -44,11 +48,14 @@ TENANTS: dict[str, str] = {
     "retried": "{}",
     "undecided": "{}",
     "paused": "{}",
+    "abandoned": "{}",
+    "real": "{}",
     "fenced": "{}",
     "killed": "{}",
     "loaded": "{}",
     "beside": "{}",
     "points": "{}",
+    "points-later": "{}",
 }
 """Tenant and its limits; its one key is `key_of` it."""
 FURTHER_KEYS: dict[str, dict[str, str]] = {
@@ -67,6 +74,8 @@ MODELS: dict[str, str] = {
     "resetting": PRICE,
     "silent": f"{PRICE}, timeouts: {{firstToken: 1s, total: 1s}}",
     "one": PRICE,
+    "points": PRICE,
+    "drip": PRICE,
     "killed": PRICE,
     "paused": PRICE,
     "fenced": PRICE,
@@ -87,6 +96,7 @@ BEHAVIOURS = {
     "failing": "status=500",
     "resetting": "end=reset,after=2,tokens=9",
     "silent": "wait=1",
+    "drip": "gap=0.02,tokens=9",
     "slowly": "gap=0.1,tokens=30",
 }
 
@@ -95,8 +105,10 @@ def key_of(tenant: str, name: str = "") -> str:
     return f"sk-test-{tenant}{name}-0123456789"
 
 
-def config(upstream: JournalUpstream, tenants: Mapping[str, str] | None = None, features: str = FEATURES) -> str:
-    """The configuration of the cluster, with other limits for ``tenants``."""
+def config(
+    upstream: JournalUpstream, tenants: Mapping[str, str] | None = None, features: str = FEATURES, edition: str = "0"
+) -> str:
+    """The configuration of the cluster, with other limits for ``tenants``; it has a tenant named after ``edition``."""
     models = "".join(
         f"  - {{name: {model}, targets: [{{provider: {PROVIDERS.get(model, 'up')}, model: {model}}}], "
         f"maxOutputTokens: 100, {more}}}\n"
@@ -104,7 +116,7 @@ def config(upstream: JournalUpstream, tenants: Mapping[str, str] | None = None, 
     )
     names = "".join(
         f"  - {{id: {tenant}, plan: pro, limits: {limits}, apiKeys: [{_keys(tenant)}]}}\n"
-        for tenant, limits in {**TENANTS, **(tenants or {})}.items()
+        for tenant, limits in {**TENANTS, **(tenants or {}), f"edition-{edition}": "{}"}.items()
     )
     return f"""
 providers:
@@ -130,6 +142,10 @@ def _keys(tenant: str) -> str:
     return ", ".join(keys)
 
 
+def _known(key: str) -> Callable[[Line], httpx.Response]:
+    return lambda line: line.get("/v1/key", key)
+
+
 def cost_of(entry: Entry) -> int:
     """What a provider would charge: nothing for an error of its own, else what was read and made until it ended."""
     price_in = 0 if MODELS[entry.model].startswith(ONLY_OUT) else IN
@@ -146,8 +162,20 @@ class Scene:
     database: str
 
     def swarm(self, asks: Sequence[Ask], clients: int = 64) -> list[Reply]:
-        """Calls from many clients over both gateways."""
-        return swarm(self.cluster.urls, asks, clients)
+        """Calls from many clients over both gateways in turn."""
+        first = self.cluster.next().url
+        return swarm([first, *(url for url in self.cluster.urls if url != first)], asks, clients)
+
+    def configure(self, tenants: Mapping[str, str] | None = None, features: str = FEATURES) -> float:
+        """Another configuration, until every worker has it; how long it took them."""
+        edition = secrets.token_hex(4)
+        key = key_of(f"edition-{edition}")
+        self.cluster.wait_whole()
+        with self.cluster.lines() as lines:
+            self.cluster.configure(config(self.upstream, tenants, features, edition))
+            began = time.monotonic()
+            eventually(lambda: {answer.status_code for answer in ask_each(lines, _known(key))} == {200}, 10, every=0.02)
+            return time.monotonic() - began
 
     # --- what was written down -------------------------------------------------------------------
 
@@ -172,16 +200,23 @@ class Scene:
         """
         Rows against the provider's journal: exact where the usage was reported, at least as much where it is a bound.
 
-        Nothing reached the provider that has no row, as far as `unknown_calls` can tell. Returns the sum of the rows.
+        Returns the sum of the rows.
         """
         calls = self.calls_of(tenant)
+        charged: Counter[str] = Counter()
+        for entry in self.upstream.entries():
+            charged[entry.call] += cost_of(entry)
         for row in calls:
-            charged = sum(cost_of(entry) for entry in self.journal_of([row]))
             if row["usage_basis"] == "reported":
-                assert charged == row["cost_nano_usd"], row
+                assert charged[row["id"]] == row["cost_nano_usd"], row
             else:
-                assert charged <= row["cost_nano_usd"] <= row["hold_nano_usd"], row
+                assert charged[row["id"]] <= row["cost_nano_usd"] <= row["hold_nano_usd"], row
         return sum(row["cost_nano_usd"] for row in calls)
+
+    def without_row(self) -> set[str]:
+        """Calls that reached the provider, whosever they are, and are not in SQL."""
+        written = {str(row[0]) for row in rows(self.database, "select id from events")}
+        return {entry.call for entry in self.upstream.entries()} - written
 
     def settled(self, tenant: str, seconds: float = 10.0) -> None:
         """Wait until none of the tenant's calls is in flight and SQL has all rows that Redis has counted."""
@@ -218,6 +253,13 @@ class Scene:
         """Half a minute later, for these calls of dead or stopped workers: the reaper may have them."""
         with self.redis.client() as client:
             client.zadd(keys.holds(keys.prefix_of(tenant)), dict.fromkeys(calls, 1))
+
+    def end_claims(self, tenant: str) -> None:
+        """A lease later, for the idempotency keys of a tenant that are claimed."""
+        with self.redis.client() as client:
+            for name in client.scan_iter(f"perpetuo:{{s*}}:idem:{tenant}:*"):
+                if client.hget(name, "st") == "R":
+                    client.hset(name, "lease", 1)
 
     def in_flight(self, tenant: str) -> list[str]:
         """Ids of a tenant's calls that are not settled, from their records."""

@@ -54,7 +54,7 @@ def fail_twenty_times(lines: Sequence[Line], model: str) -> None:
 def test_c1_twenty_failures_over_four_workers_open_it_for_all(scene: Scene) -> None:
     """Nobody saw more than five of them; 500 ms later everybody refuses, and nothing more is sent."""
     scene.upstream.behave("breaks", "status=503")
-    took = []
+    took: list[float] = []
     with scene.cluster.lines() as lines:
         while len(took) < ROUNDS and min(took, default=3.0) > AT_ONCE:
             fail_twenty_times(lines, "breaks")
@@ -90,7 +90,7 @@ def test_c1_five_connect_failures_in_a_row_open_it_for_all(scene: Scene) -> None
 
 def test_c4_deleting_the_key_closes_it_everywhere(scene: Scene) -> None:
     """It would be open for a minute; 500 ms after ``DEL perpetuo:cb:breaks`` every worker sends again."""
-    took = []
+    took: list[float] = []
     with scene.cluster.lines() as lines:
         while len(took) < ROUNDS and min(took, default=3.0) > AT_ONCE:
             scene.upstream.behave("breaks", "status=503")

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.cluster import Line
-from tests.integration.cluster.scene import FEATURES, Scene, config, key_of
+from tests.integration.cluster.scene import FEATURES, Scene, key_of
 from tests.live import eventually
 from tests.swarm import Ask, Reply, swarm
 
@@ -87,14 +87,6 @@ def in_flight(scene: Scene, line: Line, tenant: str, model: str, **headers: str)
             scene.upstream.behave(model)
 
 
-def end_claim(scene: Scene, tenant: str) -> None:
-    """A lease later, for the idempotency keys of a tenant that are claimed."""
-    with scene.redis.client() as client:
-        for name in client.scan_iter(f"perpetuo:{{s*}}:idem:{tenant}:*"):
-            if client.hget(name, "st") == "R":
-                client.hset(name, "lease", 1)
-
-
 def test_i7_a_killed_workers_run_is_made_again_after_its_lease_and_says_so(scene: Scene) -> None:
     """409 before, at every worker; then of fifty callers one runs, says ``reexecuted``, and the others replay it."""
     scene.trust_leases()
@@ -106,7 +98,7 @@ def test_i7_a_killed_workers_run_is_made_again_after_its_lease_and_says_so(scene
             for line in lines[1:]:
                 assert line.chat(key_of("retried"), headers=headers, model="killed").status_code == 409
         (dead,) = scene.in_flight("retried")
-        end_claim(scene, "retried")
+        scene.end_claims("retried")
         asks = [Ask(key_of("retried"), {"model": "killed"}, {**headers, "prefer": "wait=30"})] * 50
         replies = scene.swarm(asks, clients=50)
     assert {reply.status for reply in replies} == {200}
@@ -123,16 +115,13 @@ def test_i7_with_fail_a_killed_workers_run_is_never_made_again(scene: Scene) -> 
     """``onUnknownOutcome: fail``: after the lease fifty callers get 409 ``idempotency_outcome_unknown``."""
     scene.trust_leases()
     headers = {"x-idempotency-key": "undecided"}
-    reloads = scene.cluster.log().count("config_reloaded")
-    failing = FEATURES.replace("lease: 5s", "lease: 5s, onUnknownOutcome: fail")
-    scene.cluster.configure(config(scene.upstream, features=failing))
-    eventually(lambda: scene.cluster.log().count("config_reloaded") == reloads + 4)
+    scene.configure(features=FEATURES.replace("lease: 5s", "lease: 5s, onUnknownOutcome: fail"))
     try:
         with scene.cluster.lines() as lines, in_flight(scene, lines[3], "undecided", "killed", **headers) as lost:
             scene.cluster.kill_worker(lines[3].pid)
             assert isinstance(lost.exception(10), httpx.HTTPError)
         dead = scene.in_flight("undecided")
-        end_claim(scene, "undecided")
+        scene.end_claims("undecided")
         replies = scene.swarm([Ask(key_of("undecided"), {"model": "killed"}, headers)] * 50, clients=50)
         assert {(reply.status, reply.code) for reply in replies} == {(409, "idempotency_outcome_unknown")}
         scene.end_leases("undecided", dead)
@@ -140,8 +129,7 @@ def test_i7_with_fail_a_killed_workers_run_is_never_made_again(scene: Scene) -> 
         assert row["outcome"] == "abandoned"
         assert len(scene.journal_of([row])) == 1
     finally:
-        scene.cluster.configure(config(scene.upstream))
-        eventually(lambda: scene.cluster.log().count("config_reloaded") >= reloads + 8)
+        scene.configure()
 
 
 def test_i5_b5_a_stopped_worker_that_lost_its_lease_stores_nothing_over_the_new_run(scene: Scene) -> None:
@@ -152,7 +140,7 @@ def test_i5_b5_a_stopped_worker_that_lost_its_lease_stores_nothing_over_the_new_
         os.kill(lines[1].pid, signal.SIGSTOP)
         try:
             (stopped,) = scene.in_flight("fenced")
-            end_claim(scene, "fenced")
+            scene.end_claims("fenced")
             scene.end_leases("fenced", [stopped])
             scene.upstream.behave("fenced")
             second = lines[0].chat(key_of("fenced"), headers=headers, model="fenced")

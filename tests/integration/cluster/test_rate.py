@@ -2,13 +2,12 @@
 
 import concurrent.futures
 import time
+from typing import Any
 
 import pytest
 
 from perpetuo.adapters.redis import keys, scripts
-from tests.cluster import ask_each
-from tests.integration.cluster.scene import Scene, config, key_of
-from tests.live import eventually
+from tests.integration.cluster.scene import Scene, key_of
 from tests.swarm import Ask
 
 MINUTE_US = 60_000_000
@@ -74,8 +73,8 @@ class Admissions:
     def listen(self) -> int:
         """Until `end`; how many admissions were asked for."""
         count = 0
-        with self._client.monitor() as monitor:
-            self._ready = True
+        client: Any = self._client  # `monitor` has no types
+        with client.monitor() as monitor:
             for command in monitor.listen():
                 if self._ended in command["command"]:
                     return count
@@ -89,7 +88,7 @@ class Admissions:
 
 
 def test_r4_a_flood_costs_redis_next_to_nothing_and_a_raised_limit_works_within_a_second(scene: Scene) -> None:
-    """Of 2,000 calls 20 pass, and of the refusals at most 5 % are asked of Redis; a raised limit is at once everywhere."""
+    """Of 2,000 calls 20 pass, and of the refusals at most 5 % ask Redis; a raised limit is at once everywhere."""
     key, admissions = key_of("flooded"), Admissions(scene, "flooded")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         counting = pool.submit(admissions.listen)
@@ -103,10 +102,7 @@ def test_r4_a_flood_costs_redis_next_to_nothing_and_a_raised_limit_works_within_
     assert 20 + 1 <= asked <= 20 + 0.05 * len(refused)
     with scene.cluster.lines() as lines:
         assert {line.chat(key).status_code for line in lines} == {429}
-        scene.cluster.configure(config(scene.upstream, {"flooded": "{rateLimitMin: 1000}"}))
-        raised = time.monotonic()
-        eventually(lambda: {answer.status_code for answer in ask_each(lines, lambda line: line.chat(key))} == {200}, 5)
-        assert time.monotonic() - raised < 2  # 1 s, and what a busy machine adds
-    scene.cluster.configure(config(scene.upstream))
-
-
+        took = scene.configure({"flooded": "{rateLimitMin: 1000}"})
+        assert {line.chat(key).status_code for line in lines} == {200}
+    assert took < 2  # 1 s, and what a busy machine adds
+    scene.configure()

@@ -136,6 +136,21 @@ def test_o5_a_killed_worker_is_replaced_and_nobody_else_notices(start: Callable[
     assert server.stop() == 0
 
 
+def test_o5_a_killed_nursery_does_not_take_the_gateway_along(start: Callable[..., Running]) -> None:
+    """What workers are forked from is killed: its own finish what they do, others from a new one take their place."""
+    server = start()
+    before = server.up(2)
+    parents = {servers._read(f"/proc/{pid}/stat").rpartition(")")[2].split()[1] for pid in before}
+    (nursery,) = (int(pid) for pid in parents)
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(server.get, "/slow?1")
+        time.sleep(0.3)
+        os.kill(nursery, signal.SIGKILL)
+        server.eventually(lambda: True if len(server.workers() - before) == 2 else None, 5)
+        assert slow.result()[0] == 200
+    assert server.stop() == 0
+
+
 def test_sighup_reloads_in_process(start: Callable[..., Running]) -> None:
     """No worker is restarted for a new configuration."""
     server = start(workers=1)
