@@ -6,6 +6,7 @@ what a store did not take, follows the config file - and leaves in good order wh
 """
 
 import asyncio
+import gc
 import os
 from collections.abc import Awaitable, Callable
 
@@ -41,6 +42,7 @@ class Worker:
             *container.loops(),
         ]
         self._tasks = [asyncio.create_task(self._forever(name, loop), name=name) for name, loop in loops]
+        _leave_what_stays_to_itself()
         container.stage = "ready"
         environment, settings = container.environment, container.settings
         container.journal.log(
@@ -97,3 +99,14 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._container.stop()
+
+
+def _leave_what_stays_to_itself() -> None:
+    """
+    Modules and configuration outlive every call: the collector need not look at them again and again.
+
+    A call leaves no cycles, so a collection each 700 objects (Python's default) finds nothing: 5 % of a call.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

@@ -8,8 +8,7 @@ means another life, in which anything may have been lost. A server that is still
 """
 
 import asyncio
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -17,7 +16,7 @@ import hiredis
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 BROKEN = (RedisError, OSError, TimeoutError, EOFError)
 """What a broken connection raises, through redis-py or past it."""
@@ -75,16 +74,69 @@ class Endpoint:
         return link
 
 
+class Replies(asyncio.Protocol):
+    """
+    Reads replies as they arrive, one exchange at a time.
+
+    Takes a connection over from redis-py once it has shaken hands: there, each reply passes four coroutines and a
+    `StreamReader`, 8 µs where this takes 1.
+    """
+
+    def __init__(self, parse_error: Callable[[str], Exception]) -> None:
+        self._reader = hiredis.Reader(protocolError=InvalidResponse, replyError=parse_error)
+        self._waiter: asyncio.Future[list[Any]] | None = None
+        self._wanted = 0
+        self._found: list[Any] = []
+        self._lost: Exception | None = None
+
+    def expect(self, replies: int) -> "asyncio.Future[list[Any]]":
+        """The next so many replies; raises at once what the connection broke with before."""
+        if self._lost is not None:
+            raise self._lost
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        self._wanted, self._found = replies, []
+        return waiter
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while len(self._found) < self._wanted:
+                reply = self._reader.gets()
+                if reply is False:
+                    return
+                if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+                    return self._break(reply)  # such as "loading": this server is not to be asked at all
+                self._found.append(reply)
+        except RedisError as error:  # not the protocol of Redis
+            return self._break(error)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(self._found)
+
+    def late(self) -> None:
+        self._break(TimeoutError())
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._break(error or ConnectionError("Connection closed by server."))
+
+    def _break(self, error: Exception) -> None:
+        self._lost = self._lost or error
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+
+
 class Link:
     """An open connection on which commands are sent in one write and answered in order."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._replies = Replies(connection._parser.parse_error)
         self.epoch = ""
         self.outdated = False
         """Another server may answer on it than the one that greeted."""
 
     async def greet(self) -> None:
+        """Take over the connection that redis-py has opened, and ask who answers."""
+        self._connection._writer.transport.set_protocol(self._replies)
         (reply,) = await self.exchange([pack((b"INFO",))])
         if isinstance(reply, ResponseError):
             raise NotReadyError(str(reply))
@@ -95,16 +147,23 @@ class Link:
             raise NotReadyError("it is a replica")
         self.epoch = facts.get("run_id", "")
 
-    async def exchange(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send packed commands in one write; their replies in order, errors of the server as values."""
-        await self._connection.send_packed_command([b"".join(commands)], check_health=False)
-        return [await self._read() for _ in commands]
+    async def exchange(self, commands: Sequence[bytes], due: float | None = None) -> list[Any]:
+        """
+        Send packed commands in one write; their replies in order, errors of the server as values.
 
-    async def _read(self) -> Any:
+        Raises what `BROKEN` names; a `TimeoutError` at ``due`` (the loop's time). Then the link is of no more use.
+        """
+        waiter = self._replies.expect(len(commands))
         try:
-            return await self._connection.read_response(timeout=math.inf)
-        except ResponseError as error:
-            return error
+            self._connection._writer.transport.write(b"".join(commands))
+        except RuntimeError as error:  # uvloop's word for a connection that closed in this turn
+            raise ConnectionError(str(error)) from error
+        timer = None if due is None else asyncio.get_running_loop().call_at(due, self._replies.late)
+        try:
+            return await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def close(self) -> None:
         try:

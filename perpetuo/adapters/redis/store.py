@@ -116,6 +116,11 @@ class RedisStore:
     def is_up(self) -> bool:
         return self._up > 0
 
+    @property
+    def lanes_up(self) -> int:
+        """How many of the `LANES` have a connection."""
+        return self._up
+
     def problem(self) -> str | None:
         """Why Redis can't be used right now; ``None`` while it can."""
         return None if self._up else self._problem or "Redis has not answered yet"
@@ -202,8 +207,7 @@ class RedisStore:
         now = asyncio.get_running_loop().time()
         due = min((w.until for w in batch if w.until > now), default=now + self.timeout)
         try:
-            async with asyncio.timeout_at(due):
-                replies = await link.exchange([w.packed for w in batch])
+            replies = await link.exchange([w.packed for w in batch], due)
         except BROKEN as error:
             self._repeat(batch, now + 1.5 * self.timeout, _text(error))
             self._suspect_idle()

@@ -6,6 +6,8 @@ Rule 2: what somebody read more than 1 s ago and never acknowledged is taken ove
 Rule 3: blocking reads have a connection of their own.
 Rule 4: streams and groups may vanish at any time (FLUSHALL, a shard sealed for seeding): they are made again, except
 while their shard is sealed.
+Rule 5: what trickles in is gathered: after a read that emptied the streams there is a pause. A transaction for every
+handful of events costs 20 µs an event where a batch costs 4.
 """
 
 import asyncio
@@ -29,6 +31,8 @@ TAKE_OVER_MS = 1_000
 LOOK_FOR_STALE = 0.5
 """Seconds between looks for what others have left behind."""
 SEALED_PAUSE = 0.05
+GATHER = 0.2
+"""Seconds. Events are to be in SQL within 2 s (A4)."""
 GONE_MS = 3_600_000
 """A consumer with nothing pending that was idle so long belongs to a dead process."""
 OPEN_TIMEOUT = 1.0
@@ -82,6 +86,7 @@ class RedisEventStream:
         self._carried: list[Entry] = []
         """Read, but more than was asked for."""
         self._look_at = 0.0
+        self._gather_until = 0.0
 
     async def read(self, limit: int, wait: float) -> Sequence[Entry]:
         loop = asyncio.get_running_loop()
@@ -151,8 +156,10 @@ class RedisEventStream:
         if not self._open:
             await asyncio.sleep(SEALED_PAUSE)
             return []
+        await asyncio.sleep(max(0.0, self._gather_until - asyncio.get_running_loop().time()))
+        most = max(1, limit // 4)
         blocking = (b"BLOCK", max(1, int(wait * 1000))) if wait > 0 else ()
-        command = [b"XREADGROUP", b"GROUP", GROUP, self._consumer, b"COUNT", max(1, limit // 4), *blocking, b"STREAMS"]
+        command = [b"XREADGROUP", b"GROUP", GROUP, self._consumer, b"COUNT", most, *blocking, b"STREAMS"]
         command += [*(_events(shard) for shard in self._open), *[b">"] * len(self._open)]
         reply = await self._ask(command, wait + ANSWER_TIMEOUT)
         if isinstance(reply, ResponseError):
@@ -160,6 +167,8 @@ class RedisEventStream:
             await self._drop_link()  # a server that became a replica would say so for ever
             return []
         shards = {_events(shard).encode(): shard for shard in self._open}
+        if reply and all(len(found) < most for _, found in reply):
+            self._gather_until = asyncio.get_running_loop().time() + GATHER
         return [entry for name, found in reply or () for entry in entries_of(shards[name], found)]
 
     async def _ask(self, command: Sequence[Any], timeout: float) -> Any:

@@ -153,7 +153,7 @@ class Admission:
             hold=prepared.hold,
             hold_min=prepared.hold_min,
             claim=claim_for(prepared),
-            abandoned=skeleton(prepared, call),
+            abandoned=skeleton(prepared, call, limits.day),
             replays=limits.replays,
         )
 

@@ -10,6 +10,7 @@ from perpetuo.domain.model.errors import Refusal
 from perpetuo.domain.model.events import Event, Outcome
 from perpetuo.domain.model.models import Target
 from perpetuo.domain.model.money import ZERO, Nano
+from perpetuo.domain.model.records import record
 from perpetuo.domain.model.upstream import Abort, Answer
 from perpetuo.domain.model.usage import Usage
 from perpetuo.domain.ports import Client, Stream
@@ -107,7 +108,7 @@ class Call:
             self.abort.fire(reason)
 
 
-@attrs.frozen
+@record
 class Ended:
     """How a call ended, before it is charged."""
 
@@ -127,8 +128,8 @@ def ms(seconds: float) -> float:
     return round(seconds * 1_000, 3)
 
 
-def skeleton(prepared: Prepared, call: str) -> Event:
-    """The row a call leaves behind if its worker dies: the ledger fills in what was held."""
+def skeleton(prepared: Prepared, call: str, budget_day: str | None) -> Event:
+    """The row a call leaves if its worker dies; the ledger fills in what was held, and the next day if need be."""
     request, caller = prepared.request, prepared.caller
     return Event(
         id=call,
@@ -144,6 +145,7 @@ def skeleton(prepared: Prepared, call: str) -> Event:
         stream=request.ask.stream,
         usage_basis="bound",
         hold_nano_usd=prepared.hold,
+        budget_day=budget_day,
         trace_id=request.trace_id,
         client_ip=request.client_ip,
         error_code="abandoned",

@@ -19,6 +19,7 @@ from perpetuo.domain.model.chat import Ask, CallRequest, Kind
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.models import CATCH_ALL, Bound, Model, Target
 from perpetuo.domain.model.money import TOKENS_PER_RATE, ZERO, Nano
+from perpetuo.domain.model.records import record
 from perpetuo.domain.model.settings import Settings, WhenShort
 from perpetuo.domain.model.tenants import Caller
 
@@ -27,7 +28,7 @@ LOWERED_OUTPUT_TOKENS = 256
 """The least output a lowered call is still worth making for."""
 
 
-@attrs.frozen
+@record
 class Prepared:
     """A call that may be admitted."""
 

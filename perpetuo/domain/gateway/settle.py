@@ -10,19 +10,18 @@ Rule 5: what can't be settled now is settled later (`recover`); the client does 
 
 from typing import Any
 
-import attrs
-
-from perpetuo.domain.gateway.call import Call, Ended, ms, skeleton
+from perpetuo.domain.gateway.call import Call, Ended, ms
 from perpetuo.domain.gateway.recover import InFlight
 from perpetuo.domain.model.admission import Keep, Settled, Settlement, StoredAnswer
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.model.models import Target
 from perpetuo.domain.model.money import ZERO, Nano
+from perpetuo.domain.model.records import record
 from perpetuo.domain.model.usage import Basis, Usage
 from perpetuo.domain.ports import Journal, Ledger, StoreUnavailable, System
 
 
-@attrs.frozen
+@record
 class Charge:
     """What is charged, and on what knowledge."""
 
@@ -92,17 +91,27 @@ class Settler:
         return event, settled
 
     def _event(self, call: Call, ended: Ended, charge: Charge, keep: Keep) -> Event:
-        latency = self._system.monotonic() - call.prepared.request.started
-        target = call.target
-        return attrs.evolve(
-            skeleton(call.prepared, call.id),
+        """Field by field: copying the skeleton with changes takes four times as long (12 µs)."""
+        now = self._system.monotonic()
+        request, caller, target = call.prepared.request, call.prepared.caller, call.target
+        latency = now - request.started
+        return Event(
+            id=call.id,
+            occurred_at_us=request.started_us,
+            tenant_id=caller.tenant.id,
+            key_name=caller.key.name,
+            kind=request.ask.kind.value,
+            model=call.prepared.label,
+            request_id=request.request_id,
             status=ended.status,
             outcome=ended.outcome.value,
-            error_code=ended.error_code,
+            tag=request.tag,
             provider=target.provider if target else None,
             upstream_model=target.model if target else None,
+            error_code=ended.error_code,
+            stream=request.ask.stream,
             attempts=tuple(call.attempts),
-            decision=decision_of(call, self._system.monotonic()),
+            decision=decision_of(call, now),
             input_tokens=charge.usage.input_tokens,
             output_tokens=charge.usage.output_tokens,
             cached_tokens=charge.usage.cached_tokens,
@@ -110,12 +119,14 @@ class Settler:
             cost_nano_usd=charge.amount,
             price_version=target.price.version if target and target.price else None,
             hold_nano_usd=call.hold.amount,
-            budget_day=next((b.window for b in call.hold.budgets if b.period == "day"), None),
+            budget_day=call.hold.abandoned.budget_day,
             latency_ms=ms(latency),
             first_token_ms=call.first_token_ms,
             overhead_ms=ms(max(0.0, latency - call.elsewhere_seconds)),
             idempotency=idempotency_of(call, keep),
             upstream_request_id=call.upstream_request_id,
+            trace_id=request.trace_id,
+            client_ip=request.client_ip,
         )
 
 

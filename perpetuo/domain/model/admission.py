@@ -11,6 +11,7 @@ import attrs
 
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.model.money import ZERO, Nano
+from perpetuo.domain.model.records import record
 
 LEASE_US = 30_000_000
 """How long a call in flight is believed to be alive without a renewal."""
@@ -72,7 +73,7 @@ class Claim:
     on_unknown: UnknownOutcome = UnknownOutcome.REEXECUTE
 
 
-@attrs.frozen
+@record
 class AdmitRequest:
     """Everything one admission touches: all of it or nothing."""
 
@@ -99,7 +100,7 @@ class AdmitRequest:
 # --- what is answered ----------------------------------------------------------------------------
 
 
-@attrs.frozen
+@record
 class BudgetReading:
     """A budget window as the decision saw it, the call's own hold included when admitted."""
 
@@ -116,7 +117,7 @@ class BudgetReading:
         return None if self.limit is None else Nano(self.limit - self.spent - self.held)
 
 
-@attrs.frozen
+@record
 class RateReading:
     """A rate window after the admission. ``reset_us`` is the wait until all of the limit is free again."""
 
@@ -126,7 +127,7 @@ class RateReading:
     reset_us: int
 
 
-@attrs.frozen
+@record
 class Hold:
     """A call in flight: what its worker keeps to renew, settle and, after data loss, re-create it."""
 
@@ -145,7 +146,7 @@ class Hold:
     lease_us: int = LEASE_US
 
 
-@attrs.frozen
+@record
 class Admitted:
     hold: Hold
     rates: tuple[RateReading, ...]
@@ -230,7 +231,7 @@ class Keep(Enum):
     """Worth retrying: the key is free again."""
 
 
-@attrs.frozen
+@record
 class Settlement:
     """The end of a call: charge, release, event and answer, as one fact."""
 
@@ -241,7 +242,7 @@ class Settlement:
     answer: StoredAnswer | None = None
 
 
-@attrs.frozen
+@record
 class Settled:
     """
     ``stored``: the answer is kept. ``revision``: of the event row (2 corrects an abandoned call).

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import Enum
 
-import attrs
+from perpetuo.domain.model.records import record
 
 
 class Kind(Enum):
@@ -17,7 +17,7 @@ class Kind(Enum):
         return "/v1/chat/completions" if self is Kind.CHAT else "/v1/embeddings"
 
 
-@attrs.frozen
+@record
 class Ask:
     """
     What a dialect read from the body of one request.
@@ -54,7 +54,7 @@ class Ask:
         return max(named) if named else None
 
 
-@attrs.frozen
+@record
 class CallRequest:
     """One call as it arrives at the core: the ask, and what its headers said."""
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import attrs
 
+from perpetuo.domain.model.records import record
+
 
 class Outcome(Enum):
     COMPLETED = "completed"
@@ -18,7 +20,7 @@ class Outcome(Enum):
     """The worker died; charged at the hold."""
 
 
-@attrs.frozen(kw_only=True)
+@record(kw_only=True)
 class Event:
     """
     One row of the table ``events``; field names are its columns. Holds no prompt, output or secret.
@@ -62,7 +64,7 @@ class Event:
     client_ip: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@record(kw_only=True)
 class RefusalNote:
     """One refusal or replay, on its way to the by-the-minute table and to ``/v1/requests/{id}``."""
 

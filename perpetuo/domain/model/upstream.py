@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from enum import Enum
 
-import attrs
-
 from perpetuo.domain.model.chat import Ask
 from perpetuo.domain.model.models import Target
+from perpetuo.domain.model.records import record
 from perpetuo.domain.model.usage import Usage
 
 
@@ -81,7 +80,7 @@ class Abort:
                 callback()
 
 
-@attrs.frozen
+@record
 class Outbound:
     """One attempt: the ask as it goes to one target."""
 
@@ -96,7 +95,7 @@ class Outbound:
     traceparent: str | None = None
 
 
-@attrs.frozen
+@record
 class Answer:
     """
     A complete answer of a provider, good or bad. ``body`` is what the client gets.

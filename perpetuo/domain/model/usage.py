@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-import attrs
+from perpetuo.domain.model.records import record
 
 
 class Basis(Enum):
@@ -16,7 +16,7 @@ class Basis(Enum):
     """The hold itself: the worker died and nobody knows."""
 
 
-@attrs.frozen
+@record
 class Usage:
     """Tokens of one call. ``cached_tokens`` are part of ``input_tokens``."""
 

@@ -22,6 +22,7 @@ import attrs
 
 from perpetuo.domain.model.errors import Reason
 from perpetuo.domain.model.models import Model, RetryPolicy, Target
+from perpetuo.domain.model.records import record
 from perpetuo.domain.model.upstream import Fault
 from perpetuo.domain.policy.breaker import BreakerPhase, BreakerView
 
@@ -92,7 +93,7 @@ class Skipped:
     until_us: int
 
 
-@attrs.frozen
+@record
 class Route:
     """The targets of one call in the order to ask them, and those left out."""
 
@@ -171,7 +172,7 @@ def _pick(peers: Sequence[Target], draw: float) -> Target:
 # --- after an attempt ----------------------------------------------------------------------------
 
 
-@attrs.frozen
+@record
 class Tried:
     """One attempt that did not give a usable answer, as `next_step` needs it. ``at_us``: when it ended."""
 
@@ -181,7 +182,7 @@ class Tried:
     retry_after_us: int | None = None
 
 
-@attrs.frozen
+@record
 class Try:
     """
     Ask ``target`` after ``wait_us``; then check `blocked` again, and take the probe if it is half-open.
@@ -329,7 +330,7 @@ def _final(last: Tried, now_us: int) -> GiveUp:
 # --- the retry budget ----------------------------------------------------------------------------
 
 
-@attrs.frozen
+@record
 class RetryBudget:
     """
     How often may one provider be asked again? At most 0.1 × its first requests, and 3 in any second (C6).

@@ -35,6 +35,11 @@ class CallerLimits:
     """How often answers kept under idempotency keys are given out, to all keys of the tenant together."""
 
     @property
+    def day(self) -> str:
+        """The tenant's date."""
+        return self.budgets[0].current
+
+    @property
     def until_us(self) -> int:
         """The nearest end of a window: make new limits then."""
         return min(b.boundary_us for b in self.budgets)

@@ -19,6 +19,7 @@ from perpetuo.domain.model.tenants import Caller
 from perpetuo.domain.ports import Journal, System
 from perpetuo.entrypoints.http import intake
 from perpetuo.entrypoints.http.client import AsgiClient
+from perpetuo.entrypoints.http.patience import Patience
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 PARSE: dict[Kind, Callable[[bytes], Ask]] = {Kind.CHAT: openai.parse_chat, Kind.EMBEDDINGS: openai.parse_embeddings}
@@ -33,15 +34,16 @@ class Calls:
         self._gateway = gateway
         self._journal = journal
         self._system = system
+        self._patience = Patience()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         started, started_us = self._system.monotonic(), self._system.now_us()
         head = intake.read_head(scope["headers"])
-        client = AsgiClient(send, self._request_id(head), self._gateway.settings.budget_status)
+        client = AsgiClient(send, self._request_id(head), self._gateway.settings.budget_status, self._patience)
         caller = self._caller(scope, head)
         if isinstance(caller, Refusal):
             return await self._turn_away(scope, head, client, caller)
-        body = await intake.read_body(receive, self._gateway.settings.server)
+        body = await intake.read_body(receive, self._gateway.settings.server, self._patience)
         if isinstance(body, Refusal):
             return await self._refuse(scope, head, client, caller, body, close=True)
         request = self._request(scope, head, client, body, started, started_us)

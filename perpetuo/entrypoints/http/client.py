@@ -8,6 +8,7 @@ from perpetuo.domain.gateway.call import CLIENT_GONE
 from perpetuo.domain.model.errors import Refusal
 from perpetuo.domain.model.upstream import Abort
 from perpetuo.entrypoints.http.errors import envelope, retry_headers, status_of
+from perpetuo.entrypoints.http.patience import Patience
 
 Receive = Any
 Send = Any
@@ -32,12 +33,13 @@ class AsgiClient:
     settled by its own worker and not by the reaper.
     """
 
-    def __init__(self, send: Send, request_id: str, budget_status: int) -> None:
+    def __init__(self, send: Send, request_id: str, budget_status: int, patience: Patience) -> None:
         self.abort = Abort()
         self.status = 0
         self.request_id = request_id
         self._send = send
         self._budget_status = budget_status
+        self._patience = patience
         self._request_id = (b"x-request-id", request_id.encode("latin-1"))
         self._watcher: asyncio.Future[Any] | None = None
 
@@ -98,7 +100,7 @@ class AsgiClient:
     async def _try(self, message: dict[str, Any]) -> None:
         """A transport that is gone, or stalled, is the client's leaving, not an error of ours."""
         try:
-            async with asyncio.timeout(STALLED_SECONDS):
+            with self._patience.limit(STALLED_SECONDS):
                 await self._send(message)
         except (OSError, RuntimeError):  # TimeoutError is an OSError
             self.abort.fire(CLIENT_GONE)

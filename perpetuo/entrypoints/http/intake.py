@@ -5,16 +5,17 @@ Head checks come before the key, the key before the body (semantics, "Order of a
 check gives a `Refusal` that names what was wrong.
 """
 
-import asyncio
 import ipaddress
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import attrs
 
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.settings import ClientIp, ServerSettings
+from perpetuo.entrypoints.http.patience import Patience
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 VISIBLE = re.compile(r"[\x21-\x7e]{1,255}\Z")
@@ -207,6 +208,7 @@ def _trusted(address: str, networks: tuple[str, ...]) -> bool:
     return any(parsed in ipaddress.ip_network(network, strict=False) for network in networks)
 
 
+@lru_cache(maxsize=16_384)
 def recorded_address(address: str | None, how: ClientIp) -> str | None:
     """The address as rows may keep it: /24 or /48 by default."""
     if address is None or how is ClientIp.NONE:
@@ -225,10 +227,10 @@ CUT_SHORT = Refusal(Reason.INVALID_REQUEST, "The body ended before its end, or i
 """Granian says the same of a client that left and of one that is still there but sent a bad chunk."""
 
 
-async def read_body(receive: Any, server: ServerSettings) -> bytes | Refusal:
+async def read_body(receive: Any, server: ServerSettings, patience: Patience) -> bytes | Refusal:
     """The whole body within its limits. After a refusal the connection can't be used again."""
     try:
-        async with asyncio.timeout(server.body_timeout):
+        with patience.limit(server.body_timeout):
             message = await receive()
             if message["type"] != "http.request":
                 return CUT_SHORT

@@ -49,6 +49,7 @@ async def world_on(url: str, timeout: float = 0.5, clock: Clock | None = None) -
         await world.close()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("silently", [False, True])
 async def test_r5_a_lost_reply_changes_nothing(redis_server: RedisServer, silently: bool) -> None:
     """Admitted, extended and settled once each, though each reply got lost once."""

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import attrs
 
+from perpetuo.domain.model.records import record
 from perpetuo.domain.model.upstream import Abort
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -25,7 +26,7 @@ BUFFER_BYTES = 256 * 1024
 """How much of a body waits for a slow reader before reading from the socket stops."""
 
 
-@attrs.frozen
+@record
 class UpstreamRequest:
     """
     One request as it goes out. The transport adds ``host``, ``content-length`` and ``accept-encoding``.
@@ -39,7 +40,7 @@ class UpstreamRequest:
     body: bytes
 
 
-@attrs.frozen
+@record
 class Phases:
     """How long each phase may last, in seconds; ``deadline`` is monotonic (the event loop's clock) and bounds all."""
 
