@@ -11,7 +11,8 @@ from tests.clients.suites import KEY, Outcomes
 from tests.live import LiveGateway
 from tests.servers import RedisServer
 
-Figures = list[tuple[str, Outcomes, Outcomes]]
+Figures = list[tuple[str, Outcomes, Outcomes, int]]
+"""What was installed, its outcomes directly and through the gateway, and how often the provider was asked."""
 FIGURES = pytest.StashKey[Figures]()
 
 
@@ -58,7 +59,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     rows = config.stash.get(FIGURES, [])
     if rows:
         terminalreporter.section("clients: tests passed", sep="=")
-        terminalreporter.write_line(f"{'directly':>10}{'through':>10}{'of':>8}  client")
-    for what, direct, through in rows:
+        terminalreporter.write_line(f"{'directly':>10}{'through':>10}{'of':>8}{'calls':>8}  client")
+    for what, direct, through, calls in rows:
         passed = (sum(outcome == "passed" for outcome in outcomes.values()) for outcomes in (direct, through))
-        terminalreporter.write_line("".join(f"{count:>10}" for count in passed) + f"{len(direct):>8}  {what}")
+        numbers = "".join(f"{count:>10}" for count in passed) + f"{len(direct):>8}{calls:>8}"
+        terminalreporter.write_line(f"{numbers}  {what}")

@@ -6,6 +6,8 @@ Does a client notice the gateway? Whatever passes against a provider passes thro
 
 import itertools
 import json
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -24,16 +26,39 @@ pytestmark = pytest.mark.timeout(600)
 def test_nothing_that_passes_directly_fails_through_the_gateway(
     suite: Suite, upstream: LLMockServer, gateway: LiveGateway, figures: Figures
 ) -> None:
-    """The same tests, once with the provider's base URL and once with the gateway's."""
+    """The same tests, once with the provider's base URL and once with the gateway's; the provider is asked the same."""
     installed = suite.install()
+    upstream.state.journal.clear()
     direct = suite.run(upstream.base_url())
+    asked_directly = asked(upstream)
+    upstream.state.journal.clear()
     through = suite.run(f"{gateway.url}/v1")
-    figures.append((installed, direct, through))
+    asked_through = asked(upstream)
+    figures.append((installed, direct, through, asked_through.total()))
     assert set(direct) == set(through)
     assert sum(outcome == "passed" for outcome in direct.values()) >= suite.at_least
     lost = [f"{name}: {through[name]}" for name, outcome in direct.items() if outcome == "passed" != through[name]]
     assert not lost, "\n".join(lost)
+    assert asked_through == asked_directly
+    assert asked_through.total() >= suite.at_least / 2
     assert "call_broken" not in gateway.log()
+
+
+SERVED = {"/v1/chat/completions", "/v1/embeddings"}
+RANDOM = re.compile(r"\b(call_[0-9a-f]{24}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
+"""Ids that a run makes up."""
+
+
+def asked(upstream: LLMockServer) -> Counter[str]:
+    """Bodies that reached the provider. The gateway always asks for a stream's usage, so that is no difference."""
+    seen: Counter[str] = Counter()
+    for record in upstream.state.journal.records(wait=5):
+        if record.method == "POST" and record.path in SERVED:
+            body = dict(record.body)
+            if body.get("stream"):
+                body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+            seen[RANDOM.sub("an id", json.dumps(body, sort_keys=True))] += 1
+    return seen
 
 
 REQUESTS = {

@@ -295,7 +295,7 @@ def test_r5_a_short_absence_of_redis_is_not_seen_through_an_sdk(gateway: LiveGat
 
 def test_b3_held_money_comes_back_within_an_sdks_patience(gateway: LiveGateway, llmock_here: LLMockServer) -> None:
     """429 ``budget_reserved`` and a second: by then the other call has ended, and cost less than it held."""
-    llmock_here.state.scenarios.add(Delay(0.7))
+    llmock_here.state.scenarios.add(Delay(1.2))
     sdk = Counted(gateway, KEYS["held"], patient=True)
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(gateway.chat, KEYS["held"], model="mock", max_tokens=50)
