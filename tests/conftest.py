@@ -28,7 +28,8 @@ T = TypeVar("T")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(PromisesRan(config), "promises-ran")
+    if not hasattr(config, "workerinput"):  # the controller of several processes hears of every test
+        config.pluginmanager.register(PromisesRan(config), "promises-ran")
 
 
 @pytest.fixture(scope="session")

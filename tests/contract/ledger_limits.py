@@ -4,9 +4,15 @@ What must every ledger refuse, and when exactly? Scripted traces for rate, concu
 The comments name the planted bugs that a trace was written for.
 """
 
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
 from perpetuo.domain.model.admission import (
     LEASE_US,
     AdmitRefused,
+    AdmitRequest,
     BudgetRefused,
     ConcurrencyRefused,
     Extended,
@@ -17,6 +23,7 @@ from perpetuo.domain.model.tenants import ApiKey, Caller, Limits, Tenant
 from perpetuo.domain.policy.windows import limits_of
 from tests.contract.ledger_world import (
     DAY,
+    HOUR,
     KEEPING,
     MIDNIGHT,
     MINUTE,
@@ -38,6 +45,9 @@ from tests.contract.ledger_world import (
 )
 
 NO_LIMITS = Limits()
+BERLINER = Caller(
+    Tenant(TENANT, "pro", Limits(budget_day=Nano(100)), time_zone="Europe/Berlin"), ApiKey("default", b"")
+)
 
 
 def caller_of(key: str, limits: Limits = NO_LIMITS) -> Caller:
@@ -285,6 +295,28 @@ class BudgetContract:
         assert await money(world, day(100)) == [(0, 90)]
         world.clock.now_us = MIDNIGHT - 1
         assert await money(world, day(100)) == [(80, 0)]
+
+    @pytest.mark.parametrize(("date", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-11-23", 24)])
+    async def test_b6_a_day_of_23_and_of_25_hours_ends_at_its_midnight(
+        self, world: World, date: str, hours: int
+    ) -> None:
+        """Berlin: spent in its first µs, spent until its last one; the first call afterwards is admitted."""
+        begins = int(datetime.fromisoformat(date).replace(tzinfo=ZoneInfo("Europe/Berlin")).timestamp()) * SECOND
+        ends = begins + hours * HOUR
+
+        def ask(call: str, now_us: int, made_us: int | None = None) -> AdmitRequest:
+            world.clock.now_us = now_us
+            limits = limits_of(BERLINER, now_us if made_us is None else made_us).budgets
+            return request(call, *limits, hold=60)
+
+        one = await hold(world, ask("c0", begins, made_us=begins - 1))  # its limits were made the day before
+        assert one.abandoned.budget_day == date
+        assert isinstance(await world.ledger.admit(ask("c1", ends - 1)), BudgetRefused)
+        two = await hold(world, ask("c2", ends, made_us=ends - 1))
+        assert two.abandoned.budget_day != date
+        await world.ledger.settle(settlement(one, 50), KEEPING)
+        world.clock.now_us = ends - 1
+        assert await money(world, limits_of(BERLINER, ends - 1).budgets[0]) == [(50, 0)]
 
     async def test_b8_a_hold_grows_while_every_budget_allows_it(self, world: World) -> None:
         """Extending holds more everywhere; repeated after a lost reply it changes nothing."""

@@ -317,11 +317,16 @@ def _code(error: Mapping[str, Any]) -> str | None:
     """The code as text: llama.cpp and vLLM put the status there as a number and the reason into ``type``."""
     code = error.get("code")
     if isinstance(code, str):
-        return code[:128]
+        return _name(code)
     kind = _string(error, "type")
     if kind is not None:
-        return kind[:128]
+        return _name(kind)
     return str(code) if type(code) is int else None
+
+
+def _name(text: str) -> str:
+    """Printable and short: it goes into rows and logs, and PostgreSQL takes no row with a NUL."""
+    return "".join(char for char in text[:128] if char.isprintable())
 
 
 def _envelope(status: int, fault: Fault, code: str | None, error: Mapping[str, Any]) -> bytes:

@@ -140,7 +140,7 @@ def idempotency_key(head: Head) -> str | None | Refusal:
     if len(head.idempotency_keys) > 1:
         return Refusal(Reason.IDEMPOTENCY_KEY_INVALID, "More than one idempotency key was sent. Send one.")
     key = head.idempotency_keys[0].decode("latin-1").strip()
-    if len(key) > 2 and key[0] == key[-1] == '"':
+    if len(key) >= 2 and key[0] == key[-1] == '"':
         key = key[1:-1]
     if not VISIBLE.match(key):
         return Refusal(

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from perpetuo.domain.model.errors import Reason
-from tests.integration.faults.traffic import Seen, Traffic, audit, broken_by, in_the_contract, judge, reason_of
-from tests.integration.faults.upstreams import FAULTS, TIMEOUT, Fault, Upstreams, refusal, say
+from tests.integration.faults.traffic import Seen, Traffic, audit, broken_by, in_the_contract, judge, reason_of, rows_of
+from tests.integration.faults.upstreams import FAULTS, TIMEOUT, Fault, Upstreams, late, refusal, say
 from tests.integration.gateway.test_upstreams import GOOD, whole
-from tests.live import LiveGateway, eventually
+from tests.live import LiveGateway, eventually, rows
 from tests.servers import PostgresServer
 
 EVERY = {**FAULTS, "refusing": Fault(lambda peer: None), "black-hole": Fault(lambda peer: None)}
@@ -94,6 +94,34 @@ def test_c1_c6_a_storm_of_500s_503s_and_529s_is_not_multiplied_and_passes(
     assert into_it <= calls * 1.1 + 3 * (ended - began) + 4
     assert all(one.good for one in traffic.seen if one.kind != "alone")
     judge(traffic, postgres.url, errors=frozenset({Reason.UPSTREAM_ERROR, Reason.NO_HEALTHY_UPSTREAM}))
+
+
+ODD = {
+    "nul-in-a-code": whole(b'{"error":{"message":"no","code":"a\\u0000b"}}', b"400 No"),
+    "nul-in-a-type": whole(b'{"error":{"message":"no","type":"a\\u0000b"}}', b"400 No"),
+    "endless-code": whole(b'{"error":{"message":"no","code":"' + b"x" * 500_000 + b'"}}', b"400 No"),
+    "surrogate-in-a-code": whole(b'{"error":{"message":"no","code":"\\ud800"}}', b"400 No"),
+    "objects-for-text": whole(b'{"error":{"message":{"a":1},"code":[1],"type":7}}', b"400 No"),
+    "endless-request-id": whole(GOOD, b"200 OK", b"x-request-id: " + b"y" * 20_000),
+    "bytes-in-a-request-id": whole(GOOD, b"200 OK", b"x-request-id: \xff\xfe"),
+    "negative-usage": whole(GOOD.replace(b":3", b":-3")),
+    "usage-beyond-belief": whole(GOOD.replace(b":3", b":9007199254740990")),
+}
+
+
+def test_a1_whatever_text_a_provider_sends_its_call_is_a_row(
+    gateway: LiveGateway, upstreams: Upstreams, postgres: PostgresServer
+) -> None:
+    """What it names is stored printable, short, or not at all: no row is refused by PostgreSQL for it."""
+    before = rows(postgres.url, "select count(*) from events_rejected")
+    try:
+        for name, answer in ODD.items():
+            upstreams.acts["slow"] = say(answer)
+            gateway.chat(model="slow", max_tokens=5, headers={"x-perpetuo-tag": "odd", "x-request-id": name})
+    finally:
+        upstreams.acts["slow"] = late(0.3)
+    eventually(lambda: set(rows_of(postgres.url, "odd")) == set(ODD))
+    assert rows(postgres.url, "select count(*) from events_rejected") == before
 
 
 def test_a1_b4_every_failed_call_is_one_row_nothing_stays_held_and_the_counter_agrees(

@@ -154,6 +154,12 @@ def test_c5_every_error_has_its_fault(status: int, body: Any, fault: Fault, code
     assert (reading.fault, reading.code) == (fault, code)
 
 
+@pytest.mark.parametrize("member", ["code", "type"])
+def test_a1_a_call_whose_provider_sends_a_nul_is_a_row_all_the_same(member: str) -> None:
+    """Found: the NUL of an error's code went into the event, which PostgreSQL refused: the call was in no table."""
+    assert error(400, {"error": {member: "a\u0000b\n" + "c" * 500}}).code == "ab" + "c" * 124
+
+
 LLAMA_500 = {
     "input (5001 tokens) is too large to process. increase the physical batch size (current batch size: 512)": (
         Fault.CONTEXT_LENGTH,
