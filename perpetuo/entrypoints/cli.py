@@ -1,39 +1,39 @@
 """
-What can an operator type after ``perpetuo``?
+What comes first when somebody types ``perpetuo``?
 
-Each command is one line in `COMMANDS` and lives in a module of its own, imported only when it is asked for: `serve`
-should not pay for what `check` needs, nor `healthcheck`, which runs every few seconds, for either.
+Rule 1: nothing that takes time is imported before a signal is answered: whoever changes their mind in the first second
+gets a line, not a traceback. From `GatewayServer.run` on, the server answers signals itself.
+Rule 2: a server sends for its nursery before everything else: its imports are the longest part of a start.
 """
 
-from importlib import import_module
+import os
+import signal
+import sys
+from typing import Any
 
-import rich_click as click
+from perpetuo.entrypoints.process.nursery import open_nursery
 
-from perpetuo import __version__
-
-COMMANDS = {
-    "dev": "perpetuo.entrypoints.commands.dev:dev",
-    "serve": "perpetuo.entrypoints.commands.serve:serve",
-    "migrate": "perpetuo.entrypoints.commands.migrate:migrate",
-    "healthcheck": "perpetuo.entrypoints.commands.healthcheck:healthcheck",
-    "check": "perpetuo.entrypoints.commands.check:check",
-    "keys": "perpetuo.entrypoints.commands.keys:keys",
-}
+SERVERS = ("dev", "serve")
+INTERRUPTED = 128 + signal.SIGINT
 
 
-class _Lazy(click.RichGroup):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
-        return command
-
-
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="perpetuo")
 def main() -> None:
-    """An AI gateway that people can trust with money."""
+    """The program: ``perpetuo COMMAND``."""
+    serves = len(sys.argv) > 1 and sys.argv[1] in SERVERS
+    signal.signal(signal.SIGINT, _leave)
+    if serves:
+        signal.signal(signal.SIGTERM, _leave)  # as process 1 of a container it would not hear it otherwise
+        open_nursery()
+    from perpetuo.entrypoints.commands.group import main as commands  # noqa: PLC0415 - see rule 1
+
+    if not serves:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    commands()
+
+
+def _leave(number: int, _frame: Any) -> None:
+    """End here and now: there is nothing to clean up yet, and an exception might get lost in an import."""
+    if number == signal.SIGINT:
+        os.write(2, b"\nInterrupted before it had started.\n")
+        os._exit(INTERRUPTED)
+    os._exit(0)

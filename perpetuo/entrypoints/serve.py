@@ -27,7 +27,6 @@ from perpetuo.adapters.environment import Environment, InvalidEnvironmentError, 
 from perpetuo.adapters.redis.connected import ConnectedRedis
 from perpetuo.adapters.redis.room import UnfitRedisError
 from perpetuo.domain.model.settings import Settings
-from perpetuo.entrypoints.process import rundir
 from perpetuo.entrypoints.process.server import GatewayServer, Launch, Tell
 from perpetuo.entrypoints.process.worker import load_gateway
 
@@ -75,15 +74,9 @@ def prepare(environ: MutableMapping[str, str] = os.environ, *, production: bool 
 def run(prepared: Prepared, tell: Tell, *, drains: bool = True) -> int:
     """Serve until told to stop; the exit status."""
     asked = prepared.environment
-    with rundir.made() as run_dir:
-        launch = Launch(
-            host=asked.host,
-            port=asked.port,
-            workers=asked.workers,
-            run_dir=run_dir,
-            drain_delay=prepared.settings.server.drain_delay if drains else None,
-        )
-        return GatewayServer(launch, load_gateway, tell).run()
+    drain_delay = prepared.settings.server.drain_delay if drains else None
+    launch = Launch(host=asked.host, port=asked.port, workers=asked.workers, drain_delay=drain_delay)
+    return GatewayServer(launch, load_gateway, tell).run()
 
 
 def warn(prepared: Prepared, tell: Tell) -> None:

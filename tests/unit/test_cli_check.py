@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from perpetuo.entrypoints.cli import COMMANDS, main
+from perpetuo.entrypoints.commands.group import COMMANDS, main
 
 SAMPLE = Path(__file__).parents[2] / "perpetuo.config.yaml"
 

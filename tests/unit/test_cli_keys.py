@@ -6,7 +6,7 @@ from hashlib import sha256
 from click.testing import CliRunner
 
 from perpetuo.adapters.configfile.kinds import KEY
-from perpetuo.entrypoints.cli import main
+from perpetuo.entrypoints.commands.group import main
 from perpetuo.entrypoints.commands.keys import hash_line, new_key
 
 

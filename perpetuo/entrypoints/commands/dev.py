@@ -4,13 +4,10 @@ import sys
 
 import rich_click as click
 
-from perpetuo.entrypoints.process.nursery import open_nursery
+from perpetuo.entrypoints.dev import run
 
 
 @click.command()
 def dev() -> None:
     """Run the gateway here and now: no Redis, no database server, no provider's key."""
-    open_nursery()
-    from perpetuo.entrypoints.dev import run  # noqa: PLC0415 - the nursery imports meanwhile
-
     sys.exit(run())

@@ -5,7 +5,8 @@ from functools import partial
 
 import rich_click as click
 
-from perpetuo.entrypoints.process.nursery import open_nursery
+from perpetuo.adapters.telemetry.logs import open_log
+from perpetuo.entrypoints import serve as server
 
 
 @click.command()
@@ -15,10 +16,6 @@ def serve() -> None:
 
     SIGTERM and SIGINT drain and end it, SIGHUP reads the configuration again. All variables: docs/configuration.md.
     """
-    open_nursery()
-    from perpetuo.adapters.telemetry.logs import open_log  # noqa: PLC0415 - the nursery imports meanwhile
-    from perpetuo.entrypoints import serve as server  # noqa: PLC0415
-
     try:
         prepared = server.prepare()
     except server.StartRefusedError as error:

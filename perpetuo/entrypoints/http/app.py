@@ -99,6 +99,7 @@ class Application:
         try:
             await self._start()
         except Exception as error:  # noqa: BLE001 - whatever it is, the server has to say why it does not start
+            await self._stop()  # a connection's thread would keep the process from ending
             await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
             return
         await send({"type": "lifespan.startup.complete"})

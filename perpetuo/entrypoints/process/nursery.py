@@ -7,24 +7,31 @@ configuration; every worker is forked from it, within milliseconds, also the one
 
 Rule 1: the nursery has one thread and no connections; the main process, which has threads, is never forked.
 Rule 2: it is started before the environment is complete, so a worker is handed the environment.
+Rule 3: no signal ends it. Ctrl-C, a closed terminal and systemd tell the whole group; a nursery that obeyed would
+take the main process's sight of its workers along. It ends when the main process and all workers have.
+Rule 4: the signals it blocks are blocked in a worker from its first instruction, until the worker can obey them.
 """
 
 import multiprocessing
 import signal
 from collections.abc import Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 
 CONTEXT = multiprocessing.get_context("forkserver")
-IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
-"""The main process ignores what it sends to workers, and they inherit that: none can die of it while it starts."""
-
-
+FOR_MAIN = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+"""What an operator tells the server; the main process goes by it, and tells the workers."""
+FOR_WORKERS = frozenset({signal.SIGUSR1, signal.SIGUSR2})
+"""What the main process tells workers; it is deaf to them itself."""
 GATEWAY = ("perpetuo.entrypoints.http.app", "perpetuo.entrypoints.process.worker", "uvloop")
 
 
 def open_nursery(imports: Sequence[str] = GATEWAY) -> None:
-    """Start importing, in the background; does nothing when it has been done."""
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
-    CONTEXT.set_forkserver_preload([*imports])
-    forkserver.ensure_running()
+    """Start importing, in the background; does nothing while there is one."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, FOR_WORKERS)
+    resource_tracker.ensure_running()  # unblocks some of them again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_MAIN)
+    try:
+        CONTEXT.set_forkserver_preload([*imports])
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -10,6 +10,7 @@ Rule 1: granian alone would close the listener at SIGTERM and wait for ever for 
 first worker that dies twice in 5.5 s, and restart all workers at SIGHUP. `_serve_loop` is where this differs.
 Rule 2: signal handlers only note and wake (`Wakeup`): `threading.Event.set` in one can lock up with its own `wait`.
 Rule 3: before the first worker has come up nothing is replaced: a start that fails says so and ends, exit 1.
+A signal that comes by then ends the start at once: nobody has been served who could wait for an answer.
 Rule 4: the nursery may die too. Its workers then look dead from here and are not: they serve until they are replaced,
 then finish what they do. The next worker begins a new nursery.
 """
@@ -30,8 +31,8 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer, WorkerProcess
 
+from perpetuo.entrypoints.process import rundir
 from perpetuo.entrypoints.process.nursery import CONTEXT, open_nursery
-from perpetuo.entrypoints.process.rundir import CAME_UP
 
 FINISH_SECONDS = 60.5
 """For calls in flight, after the drain delay: they have 58 s, error events and settlements the rest (O1)."""
@@ -52,7 +53,6 @@ class Launch:
     host: str
     port: int
     workers: int
-    run_dir: Path
     drain_delay: float | None = 5.0
     """Seconds to go on accepting when told to end; ``None``: no drain, a signal ends at once (a developer's Ctrl-C)."""
 
@@ -114,17 +114,21 @@ class GatewayServer(MPServer):
         self.launch = launch
         self.main_loop_interrupt = Wakeup()  # type: ignore[assignment]
         self.stop_signals = 0
+        self._run_dir: Path | None = None
         self._load = load
         self._tell = tell
         self._respawns = {place: Respawn() for place in range(launch.workers)}
 
     def run(self) -> int:
         """Serve until told to stop; the exit status."""
+        for number in (signal.SIGINT, signal.SIGTERM):  # granian does so too, later
+            signal.signal(number, self.signal_handler_interrupt)
         open_nursery()
-        try:
-            self.serve(target_loader=partial(self._load, dict(os.environ)), wrap_loader=False)
-        except SystemExit as ended:
-            return int(ended.code or 0)
+        with rundir.made() as self._run_dir:
+            try:
+                self.serve(target_loader=partial(self._load, dict(os.environ)), wrap_loader=False)
+            except SystemExit as ended:
+                return int(ended.code or 0)
         return 0
 
     # ------------------------------------------------- what granian calls
@@ -136,6 +140,7 @@ class GatewayServer(MPServer):
 
     def _spawn_worker(self, idx: int, target: Any, callback_loader: Any) -> WorkerProcess:  # type: ignore[override]
         """As granian makes it, but from the nursery; granian itself only knows "fork" and "spawn"."""
+        open_nursery()  # another, should it have been killed
         worker = super()._spawn_worker(idx, target, callback_loader)
         made = worker.inner
         worker.inner = CONTEXT.Process(name=made.name, target=made._target, args=made._args)
@@ -159,7 +164,7 @@ class GatewayServer(MPServer):
     @property
     def came_up(self) -> bool:
         """Has any worker got through its start?"""
-        return (self.launch.run_dir / CAME_UP).exists()
+        return self._run_dir is not None and (self._run_dir / rundir.CAME_UP).exists()
 
     def _note_deaths(self) -> None:
         if not self.came_up:
@@ -170,7 +175,7 @@ class GatewayServer(MPServer):
             worker: WorkerProcess = self.wrks[place]
             self._respawns[place].died(now, now - worker.birth)
             cause = f"exit code {worker.inner.exitcode}"
-            self._tell("error", "worker_died", {"worker": place, "pid": worker._id(), "cause": cause})
+            self._tell("error", "worker_died", {"worker": place + 1, "pid": worker._id(), "cause": cause})
 
     def _replace(self, spawn_target: Any, target_loader: Any) -> None:
         for place, respawn in self._respawns.items():
@@ -182,10 +187,10 @@ class GatewayServer(MPServer):
                 worker.start()
             except (OSError, EOFError) as broken:  # the nursery is dying: its end shows before it can be waited for
                 respawn.died(time.monotonic(), 0.0)
-                self._tell("warning", "worker_not_replaced", {"worker": place, "cause": repr(broken)})
+                self._tell("warning", "worker_not_replaced", {"worker": place + 1, "cause": repr(broken)})
                 continue
             self.wrks[place] = worker  # lets go of the one before, which leaves now if it only seemed dead
-            self._tell("info", "worker_replaced", {"worker": place, "pid": worker._id()})
+            self._tell("info", "worker_replaced", {"worker": place + 1, "pid": worker._id()})
 
     def _next_due(self) -> float | None:
         dues = [respawn.due for respawn in self._respawns.values() if respawn.due is not None]
@@ -196,7 +201,12 @@ class GatewayServer(MPServer):
         for worker in self.wrks:
             worker.interrupt_by_parent = True  # its end is no accident now
         self.interrupt_children.clear()
+        if not self.came_up:
+            for worker in self.wrks:
+                worker.kill()
+            return
         if self.launch.drain_delay is None:
+            self._signal_workers(signal.SIGUSR1)  # so that the SIGTERM of `shutdown` means: now
             return
         most = self.launch.drain_delay + FINISH_SECONDS
         self._tell("info", "stopping", {"drain_seconds": most})
@@ -205,7 +215,7 @@ class GatewayServer(MPServer):
             if time.monotonic() >= deadline or self.stop_signals > 1:
                 self._tell("warning", "drain_cut_short", {"meaning": "calls still in flight are broken off"})
                 return
-            self._signal_workers(signal.SIGUSR1)  # again: a worker that is still starting does not hear it
+            self._signal_workers(signal.SIGUSR1)  # again: one that comes between two runs of its loop is lost
             self.main_loop_interrupt.wait(0.1)
 
     def _signal_workers(self, number: signal.Signals) -> None:

@@ -5,12 +5,16 @@ It obeys its main process:
 
     SIGUSR1   drain: not ready at once, finish what is in flight, then end (`serve` sends it first)
     SIGUSR2   read the configuration again, in this process
+    SIGTERM   drain as well: whoever tells the whole group (systemd) does no harm; while draining: end now
     SIGINT    nothing: Ctrl-C reaches the whole group, but only the main process decides
-    SIGTERM   (granian's) close the listener, finish what is in flight, end
 
-Rule 1: the main process ignores SIGUSR1 and SIGUSR2, and a worker inherits that; so neither can kill a worker
-that has not come to `obey` yet.
-Rule 2: a worker does not outlive its main process.
+Rule 1: all of them are blocked from a worker's first instruction (the nursery's doing) until `obey`; so none can
+kill it or be lost while it starts.
+Rule 2: a worker does not outlive its main process: with calls in flight it ends when they have, at once if it has
+not come to `obey` yet.
+Rule 3: granian is told to end a single time. Its signal is a channel with room for one; whoever sends another while
+it starts or finishes calls waits for ever, and holds the interpreter's lock: nothing but SIGKILL would end that
+worker. SIGINT is how granian is told, and stays blocked until then.
 """
 
 import asyncio
@@ -25,15 +29,18 @@ from pathlib import Path
 from typing import Any
 
 from perpetuo.entrypoints.process import rundir
+from perpetuo.entrypoints.process.nursery import FOR_MAIN, FOR_WORKERS
 
 Hook = Callable[[], Coroutine[Any, Any, None]]
 
 NAME = "perpetuo-worker"
 """What ``ps -o comm`` shows: `multiprocessing` gives all its processes the same command line."""
-AGAIN_SECONDS = 0.5
+AGAIN_SECONDS = 0.2
 ORPHAN_SECONDS = 60.0
 """For calls in flight in a worker whose main process is gone."""
 _tasks: set[asyncio.Task[None]] = set()
+_obeying = threading.Event()
+_orphaned = threading.Event()
 
 
 def load_gateway(environ: Mapping[str, str]) -> Callable[..., Awaitable[None]]:
@@ -46,9 +53,9 @@ def load_gateway(environ: Mapping[str, str]) -> Callable[..., Awaitable[None]]:
 
 def begin(environ: Mapping[str, str]) -> None:
     """First thing in a worker: take over the main process's variables and a name of its own, and end when it does."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, FOR_MAIN | FOR_WORKERS)
     os.environ.clear()
     os.environ.update(environ)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells the whole group; the main process decides
     with suppress(OSError):  # only Linux has it
         Path("/proc/self/comm").write_text(NAME)
     leave_with_parent()
@@ -64,18 +71,48 @@ def obey(run_dir: Path | None, drain: Hook, reload: Hook) -> None:
     if run_dir is None:
         return
     (run_dir / rundir.CAME_UP).touch()
-    loop = asyncio.get_running_loop()
-
-    async def drain_and_end() -> None:
-        loop.add_signal_handler(signal.SIGUSR1, lambda: None)  # it is sent again and again
-        try:
-            await drain()
-        finally:
-            signal.raise_signal(signal.SIGTERM)
-
-    loop.add_signal_handler(signal.SIGUSR1, _start, drain_and_end)
+    loop, ending = asyncio.get_running_loop(), Ending(drain)
+    loop.add_signal_handler(signal.SIGUSR1, ending.begin)
     loop.add_signal_handler(signal.SIGUSR2, _start, reload)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    loop.add_signal_handler(signal.SIGTERM, ending.hasten)
+    _obeying.set()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*FOR_WORKERS, signal.SIGTERM})
+
+
+class Ending:
+    """How this worker ends: once, after its drain, or at once when it is told again or has lost its main process."""
+
+    def __init__(self, drain: Hook) -> None:
+        self._drain = drain
+        self._begun = False
+        self._over = False
+
+    def begin(self) -> None:
+        """Drain, then end; the main process says so again and again."""
+        if not self._begun:
+            self._begun = True
+            _start(self._drain_and_end)
+
+    def hasten(self) -> None:
+        if self._begun or _orphaned.is_set():
+            self.end()
+        else:
+            self.begin()
+
+    async def _drain_and_end(self) -> None:
+        try:
+            await self._drain()
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Tell granian: it closes the listener, waits for what is in flight, and runs the application's shutdown."""
+        if self._over:
+            return
+        self._over = True
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.raise_signal(signal.SIGINT)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _start(hook: Hook) -> None:
@@ -93,8 +130,9 @@ def leave_with_parent() -> None:
 
 def _watch(parent: Any) -> None:
     parent.join()
+    _orphaned.set()
     until = time.monotonic() + ORPHAN_SECONDS
-    while time.monotonic() < until:
-        os.kill(os.getpid(), signal.SIGTERM)  # again and again: granian loses one that comes while it starts
+    while _obeying.is_set() and time.monotonic() < until:
+        os.kill(os.getpid(), signal.SIGTERM)  # again and again: one that comes between two runs of the loop is lost
         time.sleep(AGAIN_SECONDS)
     os._exit(1)

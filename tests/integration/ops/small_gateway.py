@@ -3,6 +3,7 @@ A server of ours around a small application: process behaviour can be seen witho
 
 ``python -m tests.integration.ops.small_gateway PORT WORKERS`` serves: ``/`` who I am, ``/slow?seconds`` a late answer,
 ``/upload`` reads its body, ``/ready`` 200 or, while draining, 503, ``/config`` how often it was told to reload.
+``SMALL_BEFORE`` and ``SMALL_AFTER``: seconds that its start takes, before and after it obeys signals.
 """
 
 import asyncio
@@ -44,7 +45,9 @@ class SmallGateway:
         if port := os.environ.get("SMALL_MANAGEMENT"):
             management = ManagementListener(self.management, "127.0.0.1", int(port))
             await management.start()
+        await asyncio.sleep(float(os.environ.get("SMALL_BEFORE", "0")))
         worker.obey(Path(os.environ[rundir.VARIABLE]), self.drain, self.reload)
+        await asyncio.sleep(float(os.environ.get("SMALL_AFTER", "0")))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         if management is not None:
@@ -95,8 +98,7 @@ def tell(level: str, event: str, fields: object) -> None:
 def main() -> int:
     port, workers = int(sys.argv[1]), int(sys.argv[2])
     open_nursery(["granian.server.mp", "uvloop"])
-    with rundir.made() as run_dir:
-        return GatewayServer(Launch("127.0.0.1", port, workers, run_dir), load, tell).run()
+    return GatewayServer(Launch("127.0.0.1", port, workers), load, tell).run()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,12 @@ class Running:
         self.port = free_port()
         command = [sys.executable, "-m", "tests.integration.ops.small_gateway", str(self.port), str(workers)]
         self.process = subprocess.Popen(
-            command, env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            env={**os.environ, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
 
     def get(self, path: str, port: int | None = None) -> tuple[int, str]:
@@ -87,13 +92,13 @@ def start() -> Iterator[Callable[..., Running]]:
 
 
 def test_o1_a_call_in_flight_finishes_while_ready_is_503(start: Callable[..., Running]) -> None:
-    """SIGTERM: not ready at once, still accepting, the call in flight gets its answer, exit 0."""
+    """SIGTERM, to all as from systemd: not ready at once, still accepting, the call in flight is answered, exit 0."""
     server = start()
     server.up(2)
     with ThreadPoolExecutor(1) as thread:
         slow = thread.submit(server.get, "/slow?1.5")
         time.sleep(0.3)
-        server.process.send_signal(signal.SIGTERM)
+        os.killpg(server.process.pid, signal.SIGTERM)
         server.eventually(lambda: True if server.get("/ready")[0] == 503 else None, 0.4)
         assert slow.result()[0] == 200
     assert server.process.wait(5) == 0
@@ -114,11 +119,15 @@ def test_o1_a_stalled_upload_cannot_hold_the_server(start: Callable[..., Running
 
 
 def test_o1_no_process_and_no_directory_stays_behind(start: Callable[..., Running]) -> None:
-    """After the end the port is free, and a main process killed outright takes its workers along."""
+    """A main process killed outright takes its workers along, as soon as their calls in flight are answered."""
     server = start()
     pids = server.up(2)
-    server.process.kill()
-    server.process.wait()
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(server.get, "/slow?1.5")
+        time.sleep(0.3)
+        server.process.kill()
+        server.process.wait()
+        assert slow.result()[0] == 200
     server.eventually(lambda: None if any(alive(pid) for pid in pids) else True)
 
 

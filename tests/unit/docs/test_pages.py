@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perpetuo.adapters import environment
-from perpetuo.entrypoints.cli import COMMANDS
+from perpetuo.entrypoints.commands.group import COMMANDS
 from tests.unit.docs.pages import ROOT, anchors, name, pages, prose, shell_lines, spans
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

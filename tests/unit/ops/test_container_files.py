@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from perpetuo.entrypoints.cli import COMMANDS
+from perpetuo.entrypoints.commands.group import COMMANDS
 
 ROOT = Path(__file__).parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
