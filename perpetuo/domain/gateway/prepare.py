@@ -151,35 +151,40 @@ def _not_priced(model: Model, ask: Ask) -> Refusal | None:
 
 
 def _bounded(settings: Settings, caller: Caller, request: CallRequest, model: Model) -> Prepared | Refusal:
-    ask, budgeted, targets = request.ask, caller.has_budget, model.targets
-    inputs = [input_bound(ask, model.bound, target) for target in targets]
-    if budgeted and None in inputs:
-        return _media_refusal(ask)
-    bounds = [bound or 0 for bound in inputs]
-    limits = [output_limit(ask, target) for target in targets]
-    if budgeted and None in limits:
-        return Refusal(
-            Reason.INVALID_REQUEST,
-            f"The model {shown(ask.model)} has no known output limit, and your key has a budget: "
-            "set max_tokens or max_completion_tokens.",
-            "max_tokens",
-        )
-    hold = _dearest(ask, targets, bounds, [limit or 0 for limit in limits])
+    ask, budgeted = request.ask, caller.has_budget
+    lowered = budgeted and settings.when_short is WhenShort.LOWER and ask.output_limit is None
+    most_input = most_output = 0
+    hold = least = ZERO
+    for target in model.targets:
+        tokens, limit = input_bound(ask, model.bound, target), output_limit(ask, target)
+        if budgeted and tokens is None:
+            return _media_refusal(ask)
+        if budgeted and limit is None:
+            return _limit_refusal(ask)
+        tokens, limit = tokens or 0, limit or 0
+        most_input, most_output = max(most_input, tokens), max(most_output, limit)
+        if target.price is not None:
+            hold = max(hold, target.price.at_most(tokens, ask.choices * limit))
+            if lowered:
+                worth = ask.choices * min(limit, LOWERED_OUTPUT_TOKENS)
+                least = max(least, target.price.at_most(tokens, worth))
     return Prepared(
         caller=caller,
         request=request,
         settings=settings,
         model=model,
-        input_bound=max(bounds),
-        limit=_limit_to_send(ask, limits) if budgeted else None,
+        input_bound=most_input,
+        limit=_limit_to_send(ask, most_output) if budgeted else None,
         hold=hold,
-        hold_min=_least(settings, ask, targets, bounds, limits) if budgeted else hold,
+        hold_min=least if lowered else hold,
     )
 
 
 def input_bound(ask: Ask, bound: Bound, target: Target) -> int | None:
     """Most input tokens of ``ask`` at ``target``; ``None`` when a part of it has no bound."""
     tokens = ask.text_bytes + PREAMBLE_TOKENS
+    if not (ask.images or ask.audios or ask.files):
+        return tokens
     for count, most in (
         (ask.images, bound.image_tokens),
         (ask.audios, bound.audio_tokens),
@@ -204,33 +209,20 @@ def output_limit(ask: Ask, target: Target) -> int | None:
     return min(named, ceiling)
 
 
-def _limit_to_send(ask: Ask, limits: list[int | None]) -> int | None:
+def _limit_to_send(ask: Ask, largest: int) -> int | None:
     """The limit to write into the body, before a target's own ceiling; ``None``: leave the body alone."""
-    largest = max(limit or 0 for limit in limits)
     if ask.kind is Kind.EMBEDDINGS or (largest == 0 and ask.output_limit is None):
         return None
     return largest
 
 
-def _dearest(ask: Ask, targets: tuple[Target, ...], inputs: list[int], outputs: list[int]) -> Nano:
-    return max(
-        (
-            target.price.at_most(tokens, ask.choices * output)
-            for target, tokens, output in zip(targets, inputs, outputs, strict=True)
-            if target.price is not None
-        ),
-        default=ZERO,
+def _limit_refusal(ask: Ask) -> Refusal:
+    return Refusal(
+        Reason.INVALID_REQUEST,
+        f"The model {shown(ask.model)} has no known output limit, and your key has a budget: "
+        "set max_tokens or max_completion_tokens.",
+        "max_tokens",
     )
-
-
-def _least(
-    settings: Settings, ask: Ask, targets: tuple[Target, ...], inputs: list[int], limits: list[int | None]
-) -> Nano:
-    """The smallest hold worth granting: the whole one, unless the operator chose lowering and the client no limit."""
-    outputs = [limit or 0 for limit in limits]
-    if settings.when_short is WhenShort.LOWER and ask.output_limit is None:
-        outputs = [min(output, LOWERED_OUTPUT_TOKENS) for output in outputs]
-    return _dearest(ask, targets, inputs, outputs)
 
 
 def affordable_limit(prepared: Prepared, granted: Nano) -> int | None:

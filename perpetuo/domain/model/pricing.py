@@ -14,6 +14,10 @@ class Rates:
     output: Rate
     cached_input: Rate
 
+    def at_most(self, input_tokens: int, output_tokens: int) -> Nano:
+        """What so many tokens cost at most, cached or not."""
+        return ceil_per_million(input_tokens * max(self.input, self.cached_input) + output_tokens * self.output)
+
 
 @attrs.frozen
 class Tier:
@@ -46,10 +50,11 @@ class Price:
 
     def at_most(self, input_tokens: int, output_tokens: int) -> Nano:
         """The most that up to so many tokens can cost: the dearest reachable tier, caching or not."""
-        reachable = [self.rates, *(t.rates for t in self.tiers if input_tokens > t.above)]
-        return max(
-            ceil_per_million(input_tokens * max(r.input, r.cached_input) + output_tokens * r.output) for r in reachable
-        )
+        most = self.rates.at_most(input_tokens, output_tokens)
+        for tier in self.tiers:
+            if input_tokens > tier.above:
+                most = max(most, tier.rates.at_most(input_tokens, output_tokens))
+        return most
 
 
 FREE = Price(Rates(Rate(0), Rate(0), Rate(0)), version="free")
