@@ -6,10 +6,13 @@ What a refusal needs for as long as it lasts is a context manager here: a call i
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
 import httpx
 
+from perpetuo.domain.model.errors import Reason
 from tests.live import KEY, LiveGateway, eventually
 from tests.servers import RedisServer
 
@@ -126,3 +129,76 @@ def until(gateway: LiveGateway, status: int, model: str = "m") -> httpx.Response
 
     answer: httpx.Response = eventually(look)
     return answer
+
+
+# --- each refusal an SDK can meet ------------------------------------------------------------------
+
+Scene = Callable[[LiveGateway, RedisServer], AbstractContextManager[Any]]
+
+
+def nothing(gateway: LiveGateway, redis: RedisServer) -> AbstractContextManager[Any]:
+    return contextlib.nullcontext()
+
+
+def before(key: str = "", headers: dict[str, str] | None = None, **body: Any) -> Scene:
+    """An earlier call, which has ended."""
+
+    def scene(gateway: LiveGateway, redis: RedisServer) -> AbstractContextManager[Any]:
+        assert gateway.chat(KEYS.get(key, KEY), headers=headers, **body).status_code in {200, 429}
+        return contextlib.nullcontext()
+
+    return scene
+
+
+def beside(key: str = "", headers: dict[str, str] | None = None) -> Scene:
+    """Another call, which goes on."""
+    return lambda gateway, redis: in_flight(gateway, KEYS.get(key, KEY), headers)
+
+
+def named(key: str) -> dict[str, Any]:
+    return {"extra_headers": {"x-idempotency-key": key}}
+
+
+KEPT, RUNNING = {"x-idempotency-key": "kept"}, {"x-idempotency-key": "running"}
+NOT_KEPT = {"x-idempotency-key": "not-kept"}
+Row = tuple[Reason, Scene, str, dict[str, Any]]
+TABLE: list[Row] = [
+    (Reason.INVALID_API_KEY, nothing, "sk-nobody", {}),
+    (Reason.API_KEY_EXPIRED, nothing, "expired", {}),
+    (Reason.MODEL_NOT_FOUND, nothing, "", {"model": "no-such"}),
+    (Reason.MODEL_NOT_ALLOWED, nothing, "narrow", {}),
+    (Reason.RATE_LIMIT_EXCEEDED, before("rated", max_tokens=5), "rated", {}),
+    (Reason.CONCURRENCY_LIMIT_EXCEEDED, beside("crowded"), "crowded", {}),
+    (Reason.BUDGET_EXCEEDED, nothing, "spent", {"max_tokens": 50}),
+    (Reason.BUDGET_RESERVED, beside("reserved"), "reserved", {"max_tokens": 50}),
+    (Reason.MODEL_NOT_PRICED, nothing, "", {"model": "unpriced"}),
+    (Reason.COST_NOT_BOUNDED, nothing, "", {"messages": IMAGE}),
+    (Reason.COST_NOT_BOUNDED, nothing, "", {"service_tier": "priority"}),
+    (Reason.INVALID_REQUEST, nothing, "", {"messages": None}),
+    (Reason.INVALID_REQUEST, nothing, "", {"extra_body": {"n_predict": 5}}),
+    (Reason.INVALID_REQUEST, nothing, "", {"extra_headers": {"x-api-key": "sk-another"}}),
+    (Reason.REQUEST_TOO_LARGE, nothing, "", {"user": "x" * 70_000}),
+    (Reason.UNSUPPORTED_ENCODING, nothing, "", {"extra_headers": {"content-encoding": "gzip"}}),
+    (Reason.IDEMPOTENCY_KEY_INVALID, nothing, "", named("two words")),
+    (Reason.IDEMPOTENCY_KEY_REUSED, before(headers=KEPT, max_tokens=5), "", {"max_tokens": 6, "extra_headers": KEPT}),
+    (
+        Reason.IDEMPOTENCY_NOT_STORED,
+        before(headers=NOT_KEPT, max_tokens=50, n=20),
+        "",
+        {"max_tokens": 50, "n": 20, "extra_headers": NOT_KEPT},
+    ),
+    (
+        Reason.IDEMPOTENCY_IN_PROGRESS,
+        beside(headers=RUNNING),
+        "",
+        {"model": "stall", "max_tokens": 50, "stream": True, "extra_headers": RUNNING},
+    ),
+    (Reason.UPSTREAM_CREDENTIALS, nothing, "", {"model": "cred"}),
+    (Reason.UPSTREAM_ERROR, nothing, "", {"model": "broken"}),
+    (Reason.UPSTREAM_RATE_LIMITED, nothing, "", {"model": "limited"}),
+    (Reason.UPSTREAM_TIMEOUT, nothing, "", {"model": "silent"}),
+    (Reason.NO_HEALTHY_UPSTREAM, shut, "", {"model": "shut"}),
+    (Reason.STORE_UNAVAILABLE, frozen, "", {}),
+    (Reason.AUDIT_UNAVAILABLE, full, "", {}),
+]
+"""A reason, what has to be so first, who asks (a name in `KEYS`, a key, or acme), and what it asks for."""

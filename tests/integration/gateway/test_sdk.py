@@ -5,13 +5,11 @@ Left to itself it tries three times. ``x-should-retry``, ``retry-after-ms`` and 
 keeps it from multiplying what is final, and from coming back too early or too late to what is not.
 """
 
-import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,8 @@ from pydantic import BaseModel
 
 from perpetuo.domain.model.errors import Reason
 from tests.integration.gateway.contract import ROWS
-from tests.integration.gateway.refusing import CONFIG, IMAGE, KEYS, PRICE, frozen, full, in_flight, shut
-from tests.integration.gateway.sdk import HELLO, AsyncCounted, Counted
+from tests.integration.gateway.refusing import CONFIG, KEYS, PRICE, TABLE, Scene, beside, frozen, in_flight, named, shut
+from tests.integration.gateway.sdk import HELLO, AsyncCounted, Counted, SlowUpload
 from tests.live import KEY, LiveGateway, eventually
 from tests.servers import RedisServer
 
@@ -69,82 +67,12 @@ CLASSES: dict[int, type[openai.APIStatusError]] = {
 }
 """Statuses that have a class of their own; above 499 it is `InternalServerError`, else `APIStatusError` itself."""
 
-Scene = Callable[[LiveGateway, RedisServer], AbstractContextManager[Any]]
-
-
-def nothing(gateway: LiveGateway, redis: RedisServer) -> AbstractContextManager[Any]:
-    return contextlib.nullcontext()
-
-
-def before(key: str = "", headers: dict[str, str] | None = None, **body: Any) -> Scene:
-    """An earlier call, which has ended."""
-
-    def scene(gateway: LiveGateway, redis: RedisServer) -> AbstractContextManager[Any]:
-        assert gateway.chat(KEYS.get(key, KEY), headers=headers, **body).status_code in {200, 429}
-        return contextlib.nullcontext()
-
-    return scene
-
-
-def beside(key: str = "", headers: dict[str, str] | None = None) -> Scene:
-    """Another call, which goes on."""
-    return lambda gateway, redis: in_flight(gateway, KEYS.get(key, KEY), headers)
-
-
-def named(key: str) -> dict[str, Any]:
-    return {"extra_headers": {"x-idempotency-key": key}}
-
-
-KEPT, RUNNING = {"x-idempotency-key": "kept"}, {"x-idempotency-key": "running"}
-NOT_KEPT = {"x-idempotency-key": "not-kept"}
-Row = tuple[Reason, Scene, str, dict[str, Any]]
-TABLE: list[Row] = [
-    (Reason.INVALID_API_KEY, nothing, "sk-nobody", {}),
-    (Reason.API_KEY_EXPIRED, nothing, "expired", {}),
-    (Reason.MODEL_NOT_FOUND, nothing, "", {"model": "no-such"}),
-    (Reason.MODEL_NOT_ALLOWED, nothing, "narrow", {}),
-    (Reason.RATE_LIMIT_EXCEEDED, before("rated", max_tokens=5), "rated", {}),
-    (Reason.CONCURRENCY_LIMIT_EXCEEDED, beside("crowded"), "crowded", {}),
-    (Reason.BUDGET_EXCEEDED, nothing, "spent", {"max_tokens": 50}),
-    (Reason.BUDGET_RESERVED, beside("reserved"), "reserved", {"max_tokens": 50}),
-    (Reason.MODEL_NOT_PRICED, nothing, "", {"model": "unpriced"}),
-    (Reason.COST_NOT_BOUNDED, nothing, "", {"messages": IMAGE}),
-    (Reason.COST_NOT_BOUNDED, nothing, "", {"service_tier": "priority"}),
-    (Reason.INVALID_REQUEST, nothing, "", {"messages": None}),
-    (Reason.INVALID_REQUEST, nothing, "", {"extra_body": {"n_predict": 5}}),
-    (Reason.INVALID_REQUEST, nothing, "", {"extra_headers": {"x-api-key": "sk-another"}}),
-    (Reason.REQUEST_TOO_LARGE, nothing, "", {"user": "x" * 70_000}),
-    (Reason.UNSUPPORTED_ENCODING, nothing, "", {"extra_headers": {"content-encoding": "gzip"}}),
-    (Reason.IDEMPOTENCY_KEY_INVALID, nothing, "", named("two words")),
-    (Reason.IDEMPOTENCY_KEY_REUSED, before(headers=KEPT, max_tokens=5), "", {"max_tokens": 6, "extra_headers": KEPT}),
-    (
-        Reason.IDEMPOTENCY_NOT_STORED,
-        before(headers=NOT_KEPT, max_tokens=50, n=20),
-        "",
-        {"max_tokens": 50, "n": 20, "extra_headers": NOT_KEPT},
-    ),
-    (
-        Reason.IDEMPOTENCY_IN_PROGRESS,
-        beside(headers=RUNNING),
-        "",
-        {"model": "stall", "max_tokens": 50, "stream": True, "extra_headers": RUNNING},
-    ),
-    (Reason.UPSTREAM_CREDENTIALS, nothing, "", {"model": "cred"}),
-    (Reason.UPSTREAM_ERROR, nothing, "", {"model": "broken"}),
-    (Reason.UPSTREAM_RATE_LIMITED, nothing, "", {"model": "limited"}),
-    (Reason.UPSTREAM_TIMEOUT, nothing, "", {"model": "silent"}),
-    (Reason.NO_HEALTHY_UPSTREAM, shut, "", {"model": "shut"}),
-    (Reason.STORE_UNAVAILABLE, frozen, "", {}),
-    (Reason.AUDIT_UNAVAILABLE, full, "", {}),
-]
-"""A reason, what has to be so first, who asks (a name in `KEYS`, a key, or acme), and what it asks for."""
-
 ELSEWHERE = {
     Reason.IDEMPOTENCY_OUTCOME_UNKNOWN,  # needs a dead worker: test_crashes.py
     Reason.SHUTTING_DOWN,  # needs a gateway that leaves: below
     Reason.NOT_FOUND,  # other methods of the SDK: below
     Reason.METHOD_NOT_ALLOWED,
-    Reason.REQUEST_TIMEOUT,  # the SDK has its body at once
+    Reason.REQUEST_TIMEOUT,  # needs a slow line: below
 }
 
 
@@ -239,6 +167,15 @@ def test_a_wait_of_more_than_two_minutes_is_the_applications(gateway: LiveGatewa
         sdk.ask(model="shut")
     assert (raised.value.code, sdk.sent) == ("no_healthy_upstream", 1)
     assert 120 < int(raised.value.response.headers["retry-after"]) <= 300
+
+
+def test_a_line_that_is_too_slow_is_told_so(gateway: LiveGateway) -> None:
+    """``request_timeout``: 408 that may be retried, and not a broken connection, although the SDK is still sending."""
+    sdk = Counted(gateway, max_retries=0, transport=SlowUpload(2.0))
+    with pytest.raises(openai.APIStatusError) as raised:
+        sdk.ask()
+    assert (raised.value.status_code, raised.value.code) == (408, "request_timeout")
+    assert raised.value.response.headers["x-should-retry"] == "true"
 
 
 def test_a_gateway_that_leaves_is_asked_again(config: str, tmp_path: Path) -> None:
