@@ -81,12 +81,12 @@ class RedisLedger:
     async def admit(self, request: AdmitRequest) -> AdmitDecision:
         plan = self._plans.of_request(request)
         claim = request.claim
-        names: list[Any] = [*plan.head, keys.call(plan.prefix, request.call), *plan.keys]
+        names: list[Any] = [plan.head, keys.call(plan.prefix, request.call), plan.keys]
         room = b"1" if self._room().below(ADMISSION_BELOW) else b"0"
         row = codec.row_if_abandoned(request, plan)
         hold = budget.as_held(request.hold, request.budgets)
         arguments: list[Any] = [request.call, hold, request.hold_min, request.lease_us, room, plan.limited]
-        arguments += [codec.encode_event(row), *plan.arguments]
+        arguments += [codec.encode_event(row), plan.arguments]
         if claim is not None:
             names += [keys.idempotency(plan.prefix, request.tenant, claim.key), *plan.replay_key]
             arguments += [*codec.claim_arguments(claim), *plan.replay_arguments]
@@ -113,9 +113,9 @@ class RedisLedger:
         budget.check_charge(settlement.charge)
         hold = settlement.hold
         plan = self._plans.of_hold(hold)
-        names = [plan.holds, keys.call(plan.prefix, hold.call), plan.life, plan.events, *plan.in_flight, *plan.budgets]
+        names: list[Any] = [plan.holds, keys.call(plan.prefix, hold.call), plan.settled]
         arguments: list[Any] = [hold.call, settlement.charge, codec.encode_event(settlement.event), hold.epoch]
-        arguments += [len(plan.in_flight), len(plan.budgets), *[read.resets_at_us for read in hold.budgets]]
+        arguments.append(plan.resets)
         if hold.claim is not None:
             names += [
                 keys.idempotency(plan.prefix, hold.tenant, hold.claim.key),

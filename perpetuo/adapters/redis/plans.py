@@ -13,12 +13,13 @@ import attrs
 import msgspec
 
 from perpetuo.adapters.redis import keys
+from perpetuo.adapters.redis.resp import Bulks
 from perpetuo.domain.model.admission import AdmitRequest, BudgetLimit, BudgetReading, Hold
 
 MOST = 20_000
 """Plans kept; when there are more, all are made anew."""
-WindowKey = tuple[str, str]
-"""Scope and window."""
+WindowKey = tuple[str, str, int]
+"""Scope, window, and when it ends."""
 T = TypeVar("T")
 
 
@@ -43,10 +44,10 @@ class RequestPlan:
 
     limits: tuple[Any, ...]
     prefix: str
-    head: tuple[bytes, ...]
+    head: Bulks
     """life, seeded, holds."""
-    keys: tuple[bytes, ...]
-    arguments: tuple[bytes, ...]
+    keys: Bulks
+    arguments: Bulks
     day: str | None
     """Which day the row of an abandoned call must carry: of the first budget by the day."""
     limited: bytes
@@ -67,19 +68,29 @@ class HoldPlan:
     in_flight: tuple[bytes, ...]
     rates: tuple[bytes, ...]
     budgets: tuple[bytes, ...]
+    settled: Bulks
+    """Keys of a settlement but the first two: life, events, in flight, budgets."""
+    resets: Bulks
+    """Its arguments but the first four: how many scopes and windows, and when each window ends."""
 
     @classmethod
     def make(cls, tenant: str, in_flight: Iterable[str], rates: Iterable[str], windows: Iterable[WindowKey]) -> Self:
         p = keys.prefix_of(tenant)
+        windows = tuple(windows)
+        scopes = _encoded(*(keys.in_flight(p, scope) for scope in in_flight))
+        budgets = _encoded(*(keys.budget(p, scope, window) for scope, window, _ in windows))
+        life, events = keys.life(p).encode(), keys.events(p).encode()
         return cls(
             prefix=p,
             holds=keys.holds(p).encode(),
-            life=keys.life(p).encode(),
-            events=keys.events(p).encode(),
+            life=life,
+            events=events,
             seeded=keys.seeded(p).encode(),
-            in_flight=_encoded(*(keys.in_flight(p, scope) for scope in in_flight)),
+            in_flight=scopes,
             rates=_encoded(*(keys.rate(p, scope) for scope in rates)),
-            budgets=_encoded(*(keys.budget(p, scope, window) for scope, window in windows)),
+            budgets=budgets,
+            settled=Bulks.of(life, events, *scopes, *budgets),
+            resets=Bulks.of(len(scopes), len(budgets), *(resets_at_us for _, _, resets_at_us in windows)),
         )
 
 
@@ -102,13 +113,13 @@ def plan_request(request: AdmitRequest) -> RequestPlan:
     return RequestPlan(
         limits=(rates, concurrency, budgets, replays),
         prefix=p,
-        head=_encoded(keys.life(p), keys.seeded(p), keys.holds(p)),
-        keys=_encoded(
+        head=Bulks.of(keys.life(p), keys.seeded(p), keys.holds(p)),
+        keys=Bulks.of(
             *(keys.rate(p, r.scope) for r in rates),
             *(keys.in_flight(p, c.scope) for c in concurrency),
             *(keys.budget(p, b.scope, window) for b in budgets for window in (b.current, b.following)),
         ),
-        arguments=_encoded(*arguments),
+        arguments=Bulks.of(*arguments),
         day=day[1].current if day else None,
         limited=b"1" if request.has_budget else b"0",
         rate_scopes=tuple(r.scope for r in rates),
@@ -119,7 +130,9 @@ def plan_request(request: AdmitRequest) -> RequestPlan:
 
 
 def plan_hold(hold: Hold) -> HoldPlan:
-    return HoldPlan.make(hold.tenant, hold.concurrency, hold.rates, ((b.scope, b.window) for b in hold.budgets))
+    return HoldPlan.make(
+        hold.tenant, hold.concurrency, hold.rates, ((b.scope, b.window, b.resets_at_us) for b in hold.budgets)
+    )
 
 
 def plan_unknown(request: AdmitRequest) -> HoldPlan:
@@ -128,7 +141,7 @@ def plan_unknown(request: AdmitRequest) -> HoldPlan:
         request.tenant,
         (c.scope for c in request.concurrency),
         (r.scope for r in request.rates),
-        ((b.scope, window) for b in request.budgets for window in (b.current, b.following)),
+        ((b.scope, window, 0) for b in request.budgets for window in (b.current, b.following)),
     )
 
 
@@ -170,5 +183,5 @@ class PlansInUse:
         return self._requests.get(name, request)
 
     def of_hold(self, hold: Hold) -> HoldPlan:
-        windows = tuple([(read.scope, read.window) for read in hold.budgets])
+        windows = tuple([(read.scope, read.window, read.resets_at_us) for read in hold.budgets])
         return self._holds.get((hold.tenant, hold.rates, hold.concurrency, windows), hold)

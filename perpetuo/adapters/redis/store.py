@@ -26,7 +26,8 @@ from typing import Any
 import attrs
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
-from perpetuo.adapters.redis.connection import BROKEN, Endpoint, Link, NotReadyError, pack
+from perpetuo.adapters.redis.connection import BROKEN, Endpoint, Link, NotReadyError
+from perpetuo.adapters.redis.resp import counted, pack
 from perpetuo.adapters.redis.scripts import Script
 from perpetuo.domain.ports import NeverSent, StoreUnavailable
 
@@ -131,9 +132,9 @@ class RedisStore:
 
         `ResponseError`: it failed.
         """
-        reply = await self._send((b"EVALSHA", script.sha, len(keys), *keys, *arguments), epoch)
+        reply = await self._send((b"EVALSHA", script.sha, counted(keys), *keys, *arguments), epoch)
         if isinstance(reply, NoScriptError):
-            reply = await once_sent(self._send((b"EVAL", script.body, len(keys), *keys, *arguments), epoch))
+            reply = await once_sent(self._send((b"EVAL", script.body, counted(keys), *keys, *arguments), epoch))
         if isinstance(reply, ResponseError):
             raise reply
         return reply

@@ -21,7 +21,8 @@ import attrs
 from redis.exceptions import ResponseError
 
 from perpetuo.adapters.redis import keys
-from perpetuo.adapters.redis.connection import BROKEN, Link, NotReadyError, pack
+from perpetuo.adapters.redis.connection import BROKEN, Link, NotReadyError
+from perpetuo.adapters.redis.resp import pack
 from perpetuo.adapters.redis.scripts import load
 from perpetuo.adapters.redis.store import RedisStore, run
 from perpetuo.domain.ports import StoreUnavailable, StreamedEvent
