@@ -27,11 +27,11 @@ from perpetuo.adapters.redis.logins import RedisLogins
 from perpetuo.adapters.redis.refusals import RedisRecentRefusals
 from perpetuo.adapters.sql.database import Database
 from perpetuo.adapters.sql.store import SqlEventStore
-from perpetuo.adapters.system import RealSystem
+from perpetuo.adapters.system import RealSystem, open_files, resident_bytes
 from perpetuo.adapters.telemetry.cells import Cells
 from perpetuo.adapters.telemetry.journal import TelemetryJournal
 from perpetuo.adapters.telemetry.logs import Log, open_log
-from perpetuo.adapters.telemetry.metrics import Labels, Metrics
+from perpetuo.adapters.telemetry.metrics import Labels, Metrics, Usage
 from perpetuo.adapters.telemetry.page import MetricsPage, Standing
 from perpetuo.domain.gateway.complete import Gateway
 from perpetuo.domain.gateway.relay import Refusals, flush_refusals, maintain, relay
@@ -125,6 +125,11 @@ class Container:
             "config": "; ".join(self.config.problems) or None,
         }
         return {name: text for name, text in found.items() if text is not None}
+
+    def usage(self) -> Usage:
+        """What this worker occupies."""
+        connections = {name: (pool.busy, pool.idle) for name, pool in self.providers.stats().items()}
+        return Usage(len(asyncio.all_tasks()), resident_bytes(), open_files(), connections)
 
     def loops(self) -> list[Loop]:
         """What runs beside the calls, by name."""

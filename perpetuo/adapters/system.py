@@ -1,8 +1,10 @@
-"""The clock, randomness and ids: the only place below the entrypoints that touches them."""
+"""The clock, randomness, ids and this process: the only place below the entrypoints that touches them."""
 
 import asyncio
+import os
 import random
 import time
+from pathlib import Path
 
 
 class RealSystem:
@@ -22,6 +24,22 @@ class RealSystem:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+def resident_bytes() -> int | None:
+    """Memory of this process that is in RAM; ``None`` where there is no Linux to tell."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+
+
+def open_files() -> int | None:
+    """Open descriptors of this process, but for the one that is needed to count them."""
+    try:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1
+    except OSError:
+        return None
 
 
 def uuid7(ms: int, rand: int) -> str:

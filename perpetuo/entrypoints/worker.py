@@ -20,6 +20,7 @@ OWING_SECONDS = 2.0
 """How long a leaving worker repeats settlements the store did not take; afterwards the lease's reaper has them."""
 RESTART_SECONDS = 1.0
 GAUGE_SECONDS = 0.25
+USAGE_SECONDS = 1.0
 
 
 class Worker:
@@ -39,6 +40,7 @@ class Worker:
             ("reap", in_flight.reap_forever),
             ("repay", in_flight.repay_forever),
             ("gauge", self._gauge_forever),
+            ("usage", self._usage_forever),
             *container.loops(),
         ]
         self._tasks = [asyncio.create_task(self._forever(name, loop), name=name) for name, loop in loops]
@@ -64,6 +66,11 @@ class Worker:
         while True:
             self._container.journal.in_flight(len(self._container.gateway.in_flight))
             await asyncio.sleep(GAUGE_SECONDS)
+
+    async def _usage_forever(self) -> None:
+        while True:
+            self._container.journal.occupies(self._container.usage())
+            await asyncio.sleep(USAGE_SECONDS)
 
     async def drain(self) -> None:
         """Not ready at once, still accepting for `drainDelay`, then finish what is in flight."""

@@ -6,7 +6,7 @@ Rule 2: what a reload removes serves the calls in flight for as long as one of t
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 import attrs
@@ -63,7 +63,7 @@ class ProviderRegistry:
         self._linger = linger
         self._entries: dict[str, Entry] = {}
         self._removed: dict[str, Entry] = {}
-        self._retired: list[Upstream] = []
+        self._retired: list[tuple[str, Upstream]] = []
         self._closing: set[asyncio.Task[None]] = set()
         self.reload(settings)
 
@@ -74,8 +74,17 @@ class ProviderRegistry:
         return entry.provider
 
     def stats(self) -> Mapping[str, PoolStats]:
-        """Connections by provider, for operators and tests."""
-        return {name: entry.upstream.stats() for name, entry in self._entries.items()}
+        """Connections by provider; of removed ones too, until their last call is over."""
+        total: dict[str, PoolStats] = {}
+        for name, upstream in self._upstreams():
+            before, more = total.get(name, PoolStats(0, 0)), upstream.stats()
+            total[name] = PoolStats(before.idle + more.idle, before.busy + more.busy)
+        return total
+
+    def _upstreams(self) -> Iterator[tuple[str, Upstream]]:
+        yield from self._retired
+        for name, entry in self._entries.items():
+            yield name, entry.upstream
 
     def reload(self, settings: Settings) -> None:
         """Take over the providers of ``settings``."""
@@ -95,7 +104,7 @@ class ProviderRegistry:
         for task in self._closing:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
-        for upstream in (*self._retired, *(entry.upstream for entry in self._entries.values())):
+        for _, upstream in tuple(self._upstreams()):
             await upstream.close()
 
     def _entry(self, spec: ProviderSpec, before: Entry | None) -> Entry:
@@ -106,7 +115,7 @@ class ProviderRegistry:
         return Entry(spec, line, OpenAIProvider(spec, upstream, self._now_us), upstream)
 
     def _retire(self, name: str, entry: Entry) -> None:
-        self._retired.append(entry.upstream)
+        self._retired.append((name, entry.upstream))
         task = asyncio.get_running_loop().create_task(self._close_later(name, entry))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -117,7 +126,7 @@ class ProviderRegistry:
             await asyncio.sleep(LOOK_S)
         if self._removed.get(name) is entry:
             del self._removed[name]
-        self._retired.remove(entry.upstream)
+        self._retired.remove((name, entry.upstream))
         await entry.upstream.close()
 
 

@@ -35,9 +35,11 @@ class Cells:
     """One worker's numbers: ``cells.values[cells.cell(name)] += 1``."""
 
     def __init__(
-        self, values: "memoryview[float]", names: Sequence[Name], appendix: int | None, lock: int | None
+        self, values: "memoryview[float]", names: Sequence[Name], appendix: int | None, lock: int | None, slot: int = 0
     ) -> None:
         self.values = values
+        self.slot = slot
+        """The number of the files, from 0; a replaced worker takes over that of the one before it."""
         self._names = list(names)
         self._index = {name: index for index, name in enumerate(self._names)}
         self._appendix = appendix
@@ -68,7 +70,7 @@ class Cells:
         whole = text[: text.rfind(b"\n") + 1]  # a holder killed in the middle of a line
         os.ftruncate(appendix, len(whole))
         values = memoryview(mmap.mmap(lock, SIZE)).cast("d")
-        return cls(values, list(_parsed(whole)), appendix, lock)
+        return cls(values, list(_parsed(whole)), appendix, lock, slot)
 
     @classmethod
     def in_process(cls) -> "Cells":

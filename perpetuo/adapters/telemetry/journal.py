@@ -14,7 +14,7 @@ import attrs
 import msgspec
 
 from perpetuo.adapters.telemetry.logs import Log, scrubbed
-from perpetuo.adapters.telemetry.metrics import ABANDONED, HOLD_EXCEEDED, RELOADS, STORE_ERRORS, Labels, Metrics
+from perpetuo.adapters.telemetry.metrics import ABANDONED, HOLD_EXCEEDED, RELOADS, STORE_ERRORS, Labels, Metrics, Usage
 from perpetuo.domain.model.admission import Abandoned
 from perpetuo.domain.model.events import Event, Outcome, RefusalNote
 from perpetuo.domain.model.money import usd
@@ -91,6 +91,10 @@ class TelemetryJournal:
 
     def in_flight(self, calls: int) -> None:
         self._metrics.in_flight(calls, self._monotonic())
+
+    def occupies(self, usage: Usage) -> None:
+        """What this worker occupies, for the metrics."""
+        self._metrics.occupies(usage)
 
     def store_error(self, store: str, text: str) -> None:
         self._metrics.add(STORE_ERRORS, store)

@@ -9,7 +9,7 @@ Rule 4: money is counted in whole nano-USD and becomes USD on the page.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from itertools import islice
 
@@ -79,15 +79,36 @@ ABANDONED = _counter("perpetuo_abandoned_total", "Calls settled because their wo
 HOLD_EXCEEDED = _counter("perpetuo_hold_exceeded_total", "Calls that cost more than their hold.")
 STORE_ERRORS = _counter("perpetuo_store_errors_total", "Failed steps of a store.", "store")
 RELOADS = _counter("perpetuo_config_reloads_total", "Loads of a changed configuration.", "result")
+CONNECTIONS = Metric(
+    "perpetuo_upstream_connections", Kind.GAUGE, "Connections to providers, busy or idle.", ("provider", "state")
+)
+TASKS = Metric("perpetuo_worker_tasks", Kind.GAUGE, "Tasks in a worker's event loop.", ("worker",))
+RESIDENT = Metric("perpetuo_worker_resident_bytes", Kind.GAUGE, "Resident memory of a worker.", ("worker",))
+FILES = Metric("perpetuo_worker_open_files", Kind.GAUGE, "Open descriptors of a worker.", ("worker",))
 
 METRICS = (
     REQUESTS, DURATION, OVERHEAD, FIRST_TOKEN, TOKENS, COST, REFUSALS, AUTH_FAILURES, IN_FLIGHT, ATTEMPTS, BREAKER,
-    BUDGET, IDEMPOTENCY, BACKLOG, ABANDONED, HOLD_EXCEEDED, STORE_ERRORS, RELOADS,
+    BUDGET, IDEMPOTENCY, BACKLOG, ABANDONED, HOLD_EXCEEDED, STORE_ERRORS, RELOADS, CONNECTIONS, TASKS, RESIDENT, FILES,
 )  # fmt: skip
 
 SUM = "sum"
 AT = "at"
 """Beside a gauge: when it was set, in monotonic seconds. All processes of a machine share that clock."""
+
+
+@attrs.frozen
+class Usage:
+    """
+    What a worker occupies at this moment.
+
+    ``resident`` bytes and open ``files`` are ``None`` where the system does not tell; ``connections`` are busy and
+    idle ones by provider.
+    """
+
+    tasks: int
+    resident: int | None
+    files: int | None
+    connections: Mapping[str, tuple[int, int]]
 
 
 @attrs.frozen
@@ -166,6 +187,7 @@ class Metrics:
             cells.cell(name_of(RELOADS, (result,)))
         self._in_flight = cells.cell(name_of(IN_FLIGHT)), cells.cell(name_of(IN_FLIGHT, part=AT))
         self._values[self._in_flight[0]] = 0.0
+        self._occupied: set[Name] = set()
 
     def configure(self, labels: Labels) -> None:
         """Take over the names of a new configuration."""
@@ -208,6 +230,22 @@ class Metrics:
         """How many calls this worker has in flight at ``now``, in monotonic seconds."""
         value, at = self._in_flight
         self._values[value], self._values[at] = calls, now
+
+    def occupies(self, usage: Usage) -> None:
+        """What this worker occupies; shown for as long as `in_flight` is being told."""
+        worker = (str(self.cells.slot),)
+        found = {name_of(TASKS, worker): usage.tasks}
+        if usage.resident is not None and usage.files is not None:
+            found |= {name_of(RESIDENT, worker): usage.resident, name_of(FILES, worker): usage.files}
+        for provider, numbers in usage.connections.items():
+            for state, number in zip(("busy", "idle"), numbers, strict=True):
+                name = name_of(CONNECTIONS, (self._labels.provider(provider), state))
+                found[name] = found.get(name, 0) + number
+        for name in self._occupied - found.keys():
+            self._values[self.cells.cell(name)] = 0.0  # a provider that is no longer configured
+        for name, number in found.items():
+            self._values[self.cells.cell(name)] = number
+        self._occupied |= found.keys()
 
     def add(self, metric: Metric, *labels: str, by: int = 1) -> None:
         """Add to a counter, under labels that are fit to be labels."""

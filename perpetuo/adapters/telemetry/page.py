@@ -22,9 +22,13 @@ from perpetuo.adapters.telemetry.metrics import (
     BACKLOG,
     BREAKER,
     BUDGET,
+    CONNECTIONS,
+    FILES,
     IN_FLIGHT,
     METRICS,
+    RESIDENT,
     SUM,
+    TASKS,
     Kind,
     Metric,
     name_of,
@@ -33,6 +37,7 @@ from perpetuo.domain.model.money import NANO_PER_USD, Nano
 from perpetuo.domain.policy.breaker import BreakerPhase, BreakerReading
 from perpetuo.domain.ports import StoreUnavailable
 
+OCCUPIED = frozenset({metric.name for metric in (CONNECTIONS, TASKS, RESIDENT, FILES)})
 STALE_SECONDS = 5.0
 CACHED_SECONDS = 1.0
 
@@ -95,7 +100,8 @@ class _Page:
     def __init__(self, slots: Sequence[dict[Name, float]], standing: Standing, since: float) -> None:
         self._slots = slots
         self._standing = standing
-        self._since = since
+        at = name_of(IN_FLIGHT, part=AT)
+        self._alive = [slot for slot in slots if slot.get(at, 0.0) > since]
 
     def collect(self) -> Iterator[Family]:
         counted = _by_metric(_summed(self._slots))
@@ -110,8 +116,10 @@ class _Page:
     def _gauge(self, metric: Metric) -> Iterable[tuple[Sequence[str], float]]:
         standing = self._standing
         if metric is IN_FLIGHT:
-            value, at = name_of(metric), name_of(metric, part=AT)
-            return [((), sum(s.get(value, 0) for s in self._slots if s.get(at, 0) > self._since))]
+            value = name_of(metric)
+            return [((), sum(slot.get(value, 0.0) for slot in self._alive))]
+        if metric.name in OCCUPIED:
+            return self._occupied(metric)
         if metric is BREAKER:
             return [
                 ((reading.provider, phase.value), float(reading.view.phase is phase))
@@ -123,6 +131,14 @@ class _Page:
         if metric is BACKLOG and standing.backlog is not None:
             return [((), standing.backlog)]
         return ()
+
+    def _occupied(self, metric: Metric) -> Iterable[tuple[Sequence[str], float]]:
+        found: dict[Sequence[str], float] = {}
+        for slot in self._alive:
+            for name, value in slot.items():
+                if name[0] == metric.name:
+                    found[name[2:]] = found.get(name[2:], 0.0) + value
+        return found.items()
 
 
 Counted = Sequence[tuple[str, Sequence[str], float]]

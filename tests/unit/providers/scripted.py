@@ -28,6 +28,7 @@ class Script:
         self.ended = False
         self.request: UpstreamRequest | None = None
         self.phases: Phases | None = None
+        self.pool = PoolStats(0, 0)
 
     async def open(self, request: UpstreamRequest, phases: Phases, abort: Abort) -> "Script":
         self.request, self.phases = request, phases
@@ -55,7 +56,7 @@ class Script:
         self.aborted = True
 
     def stats(self) -> PoolStats:
-        return PoolStats(0, 0)
+        return self.pool
 
 
 def outbound(

@@ -11,6 +11,7 @@ from perpetuo.adapters.providers.openai import OpenAIProvider
 from perpetuo.adapters.providers.registry import ProviderRegistry, open_line
 from perpetuo.adapters.providers.transport.httpx_transport import HttpxUpstream
 from perpetuo.adapters.providers.transport.llhttp import LlhttpUpstream
+from perpetuo.adapters.providers.transport.wire import PoolStats
 from perpetuo.domain.model.models import ModelTable, ProviderKind, ProviderSpec, Timeouts
 from perpetuo.domain.model.settings import Settings
 from perpetuo.domain.model.upstream import UpstreamFailure
@@ -85,6 +86,19 @@ async def test_calls_in_flight_still_find_a_removed_provider() -> None:
     with pytest.raises(UpstreamFailure) as missing:
         world.registry.get("p")
     assert not missing.value.sent
+
+
+async def test_o4_connections_of_a_removed_provider_are_counted_until_they_are_closed() -> None:
+    """An origin that changed has two pools for a while: a call that is stuck in the old one is still seen."""
+    world = World(SPEC)
+    world.made[0].pool = PoolStats(idle=1, busy=2)
+    world.registry.reload(config(attrs.evolve(SPEC, base_url="http://other.example/v1")))
+    world.made[1].pool = PoolStats(idle=3, busy=4)
+    assert world.registry.stats() == {"p": PoolStats(idle=4, busy=6)}
+    world.made[0].pool = PoolStats(idle=0, busy=0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert world.registry.stats() == {"p": PoolStats(idle=3, busy=4)}
 
 
 async def test_close_closes_everything() -> None:
