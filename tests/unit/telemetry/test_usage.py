@@ -32,11 +32,11 @@ async def test_o4_each_workers_tasks_memory_and_descriptors_are_shown(tmp_path: 
 
 async def test_o4_connections_are_summed_over_workers(tmp_path: Path) -> None:
     """Busy ones are calls at the provider."""
-    for calls in (3, 4):
-        worker = Metrics(Cells.claim(tmp_path), LABELS)
+    workers = [Metrics(Cells.claim(tmp_path), LABELS) for _ in range(2)]
+    for calls, worker in enumerate(workers, 3):
         worker.in_flight(0, 100.0)
         worker.occupies(Usage(1, None, None, {"openai": (calls, 10)}))
-    samples = await shown(page(worker.cells, tmp_path))
+    samples = await shown(page(workers[0].cells, tmp_path))
     assert busy(samples, "openai") == 7
     assert at(samples, "perpetuo_upstream_connections", provider="openai", state="idle") == 20
     assert at(samples, "perpetuo_worker_resident_bytes", worker="0") is None
