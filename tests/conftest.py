@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests import servers
+from tests import mutants, servers
 from tests.promises_ran import PromisesRan
 from tests.turns import pytest_runtest_protocol
 
@@ -132,7 +132,9 @@ def new_postgres_server(_postgres_template: Path) -> Iterator[Callable[[], serve
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say last, where it is read, which servers were missing."""
+    """Say last, where it is read, what caught the planted bugs and which servers were missing."""
+    for line in mutants.table(r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, [])):
+        terminalreporter.write_line(line)
     missing = [r for r in terminalreporter.stats.get("skipped", []) if "SERVER MISSING" in str(r.longrepr)]
     if missing:
         terminalreporter.write_line(f"{len(missing)} tests skipped: no Redis or PostgreSQL could be run", red=True)
