@@ -73,7 +73,7 @@ run-llm: $(LLM) ## the gateway in front of a small language model on this machin
 
 PARALLEL := --numprocesses 4 --dist loadscope  # most of the time of a test is waiting
 
-.PHONY: test test-unit test-slow test-clients mutants chaos fuzz bench
+.PHONY: test test-unit test-slow test-clients mutants chaos fuzz soak bench
 test: $(DEV) ## unit and integration tests
 	@$(MAKE) --no-print-directory $(LLM) || test "$(CI)" != true  # no wheel for this machine: its tests say so
 	@$(BIN)/python -m pytest $(PARALLEL)
@@ -88,13 +88,18 @@ test-clients: $(DEV) ## other people's tests, directly and through the gateway (
 	@$(BIN)/python -m pytest tests/clients
 
 mutants: $(DEV) ## planted bugs in policies and scripts: is each one caught?
-	@$(BIN)/python -m pytest -m slow tests/unit/policy/test_mutants.py tests/integration/redis/test_mutants.py
+	@$(BIN)/python -m pytest -m slow tests/unit/policy/test_mutants.py tests/integration/redis/test_mutants.py \
+		tests/integration/test_breaker_mutants.py
 
 chaos: $(DEV) ## ten minutes of faults, then every sum is compared; SEED=7 SECONDS=60 LOSSY=1
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --seconds $(or $(SECONDS),600) $(if $(LOSSY),--lossy)
 
 fuzz: $(DEV) ## requests at random: schemathesis over our OpenAPI document, and raw bytes (FUZZ_SECONDS=60 each, FUZZ_SEED)
 	@$(BIN)/python -m pytest -s -m slow tests/integration/gateway/test_fuzz.py tests/integration/gateway/test_vectors.py
+
+SECONDS ?= 600
+soak: $(DEV) ## ten minutes of everything: does anything grow or stay? writes bench/SOAK.md and bench/soak.png
+	@$(BIN)/python -m bench.soak --seconds $(SECONDS)
 
 bench: $(DEV) ## CPU per request; writes bench/RESULTS.md
 	@$(BIN)/python -m bench

@@ -35,6 +35,8 @@ from tests.servers import RedisServer
 
 HALF_A_SECOND = 0.5
 HAND_SET_US = 30_000_000
+NO_END = -1
+"""What PTTL says of a key that stays for ever."""
 
 
 async def within(seconds: float, holds: Callable[[], bool]) -> float:
@@ -72,6 +74,7 @@ class ScriptAgainstPolicy(RuleBasedStateMachine):
     """The same history goes to ``breaker.lua`` and to the pure policy; they agree after every step."""
 
     client: redis_py.Redis
+    body = scripts.load("breaker").body
 
     @initialize()
     def begin(self) -> None:
@@ -81,7 +84,7 @@ class ScriptAgainstPolicy(RuleBasedStateMachine):
         self.key = Key.AS_LEFT
         self.deltas = 0
         self.names = (keys.breaker("p"), keys.breaker_state("p"))
-        self.script = self.client.register_script(scripts.load("breaker").body)
+        self.script = self.client.register_script(self.body)
 
     def step(self, name: str, *arguments: Any) -> bool:
         reply: Any = self.script(keys=self.names, args=(self.now, name, *arguments))
@@ -96,6 +99,9 @@ class ScriptAgainstPolicy(RuleBasedStateMachine):
             assert (answer.buckets, answer.streak) == (buckets, model.tally.streak)
         exists = bool(self.client.exists(self.names[0]))
         assert exists == isinstance(model, Open) or isinstance(model, HalfOpen)  # there under the test's clock only
+        by_hand = isinstance(model, Open) and model.by_hand
+        assert self.client.pttl(self.names[0]) != NO_END or by_hand
+        assert self.client.pttl(self.names[1]) != NO_END
         return answer.granted
 
     def see(self) -> Breaker:
