@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.chaos.checks import Violation
 from tests.chaos.driver import run
+from tests.chaos.faults import HAND, LOSSY
 
 SHOWN = 20
 """Violations of one kind that are printed; the file has all."""
@@ -20,7 +21,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="of faults and traffic; none: a random one")
     parser.add_argument("--seconds", type=float, default=600.0, help="of traffic")
     parser.add_argument("--lossy", action="store_true", help="FLUSHALL too, with the checks that then still hold")
-    parser.add_argument("--keep", action="store_true", help="keep what a good run leaves behind as well")
+    parser.add_argument("--only", default="", help="these faults of processes and stores, with commas between them")
+    keep = parser.add_mutually_exclusive_group()
+    keep.add_argument("--keep", action="store_true", help="keep what a good run leaves behind as well")
+    keep.add_argument("--throw-away", action="store_true", help="keep nothing of a bad one either")
     asked = parser.parse_args()
     seed = random.randrange(1_000_000) if asked.seed is None else asked.seed
     began = time.monotonic()
@@ -29,7 +33,9 @@ def main() -> int:
         print(f"  {time.monotonic() - began:6.1f} s  {what}", flush=True)
 
     print(f"make chaos SEED={seed} SECONDS={asked.seconds:g}{' LOSSY=1' if asked.lossy else ''}", flush=True)
-    verdict = run(seed, asked.seconds, tell, lossy=asked.lossy, keep=asked.keep)
+    deck = asked.only.split(",") if asked.only else LOSSY if asked.lossy else HAND
+    keep_it = True if asked.keep else False if asked.throw_away else None
+    verdict = run(seed, asked.seconds, tell, deck, keep=keep_it)
     print(f"\nseed            {seed}\nduration        {time.monotonic() - began:.0f} s, {asked.seconds:g} s of traffic")
     print("\n".join(verdict.sums.lines()))
     print(f"violations      {len(verdict.violations)}")

@@ -58,13 +58,13 @@ class Verdict:
     """Where what it left behind is, if it failed."""
 
 
-def run(seed: int, seconds: float, tell: Tell, *, lossy: bool = False, keep: bool = False) -> Verdict:
-    """The whole of it."""
+def run(seed: int, seconds: float, tell: Tell, deck: Sequence[str], *, keep: bool | None = None) -> Verdict:
+    """The whole of it. What it leaves behind is kept if it failed, unless ``keep`` says otherwise."""
     directory = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
     with _world() as world:
-        evidence = _act(world, directory, seed, seconds, tell, lossy=lossy)
+        evidence = _act(world, directory, seed, seconds, tell, deck)
         verdict = Verdict(sums(evidence), check(evidence), directory)
-        if verdict.violations or keep:
+        if verdict.violations if keep is None else keep:
             _keep(world, directory, evidence, verdict.violations)
             return verdict
     shutil.rmtree(directory)
@@ -84,12 +84,12 @@ def _world() -> Iterator[World]:
         yield World(redis, postgres, upstream, cluster, first, list(first.limits(0.0)))
 
 
-def _act(world: World, directory: Path, seed: int, seconds: float, tell: Tell, *, lossy: bool) -> Evidence:
+def _act(world: World, directory: Path, seed: int, seconds: float, tell: Tell, deck: Sequence[str]) -> Evidence:
     neighbour = Neighbour(world, tell)
     began = time.time()
     clients = [_client(world, directory, seed, name, began + seconds) for name in PROCESSES]
     try:
-        neighbour.begin(faults.plan(seed, seconds, lossy=lossy))
+        neighbour.begin(faults.plan(seed, seconds, deck))
         for client in clients:
             assert client.wait(seconds + 120) == 0, "a client process failed"
     finally:

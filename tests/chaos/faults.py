@@ -6,7 +6,7 @@ provider. Each has a deck of faults, shuffled and dealt again and again, so that
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 import attrs
@@ -46,17 +46,21 @@ class Planned:
     draw: float
 
 
-def plan(seed: int, seconds: float, *, lossy: bool = False) -> Sequence[Sequence[Planned]]:
-    """What each hand does. None begins in the last tenth, so that there is time to see what becomes of it."""
+def plan(seed: int, seconds: float, deck: Sequence[str] = HAND) -> Sequence[Sequence[Planned]]:
+    """
+    What each hand does; ``deck`` is that of the one for processes and stores.
+
+    Nothing begins in the last tenth, so that there is time to see what becomes of it.
+    """
     until = seconds * 0.9
-    processes = _dealt(random.Random(f"{seed}/processes"), LOSSY if lossy else HAND, until, (0.5, 4.0))
+    processes = _dealt(random.Random(f"{seed}/processes"), deck, until, (0.5, 4.0))
     provider = _dealt(random.Random(f"{seed}/provider"), tuple(STORMS), until, (0.5, 5.0))
     return [list(processes), list(provider)]
 
 
-def _dealt(draw: random.Random, deck: Iterable[str], until: float, pause: tuple[float, float]) -> Iterator[Planned]:
+def _dealt(draw: random.Random, deck: Sequence[str], until: float, pause: tuple[float, float]) -> Iterator[Planned]:
     at = 2.0
-    for what in _shuffled(draw, tuple(deck)):
+    for what in _shuffled(draw, deck):
         seconds = draw.uniform(*LASTS.get(what, (1.0, 5.0) if what in STORMS else (0.0, 0.0)))
         if at >= until:
             return

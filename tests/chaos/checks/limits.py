@@ -59,10 +59,14 @@ def _is_full(evidence: Evidence, scope: str, times: Sequence[int], asked: Asked,
 
 
 def budgets(evidence: Evidence) -> Iterator[Violation]:
-    """B1: spent and held together never passed a budget, at no instant. After a loss it may take a lease to settle."""
+    """
+    B1: spent and held together never passed a budget, at no instant.
+
+    After a loss holds come back with their workers, and one that was stopped comes late: not for a minute after it.
+    """
     for height in evidence.ledger.heights:
         limit = evidence.budget_limit(height.scope, height.at + INSTANT) if len(height.window) > 7 else None
-        if limit is None or height.amount <= limit or evidence.lost_between(0, height.at):
+        if limit is None or height.amount <= limit or evidence.lost_between(height.at - 60, height.at):
             continue
         yield Violation(
             "budget_passed", f"{height.scope} {height.window}: {height.amount} spent and held, limit {limit}"

@@ -30,7 +30,7 @@ def test_ten_minutes_have_every_kind_of_fault(seed: int) -> None:
     processes, provider = plan(seed, 600)
     assert {planned.what for planned in processes} == set(HAND)
     assert {planned.what for planned in provider} == set(STORMS)
-    assert {planned.what for planned in plan(seed, 600, lossy=True)[0]} == set(LOSSY)
+    assert {planned.what for planned in plan(seed, 600, LOSSY)[0]} == set(LOSSY)
     assert all(2 <= planned.at < 540 for planned in (*processes, *provider))
 
 
