@@ -19,7 +19,7 @@ PRICES = {"steady": Price(1_000, 10_000), "spare": Price(2_000, 5_000), "odd": P
 ODD = "status=500,chance=0.1", "end=reset,after=2,chance=0.1", "usage=no,chance=0.5", "status=400,chance=0.3"
 """How the odd models misbehave all the time."""
 BEHAVIOURS = {f"odd-{n}": behaviour for n, behaviour in enumerate(ODD)}
-CALM = "delay=0.1,gap=0.02"
+CALM = "delay=0.3,gap=0.04"
 """How the others answer: calls that take a while are there to be cut."""
 PRICES |= dict.fromkeys(BEHAVIOURS, PRICES["odd"])
 STORMY = ("steady", "spare")

@@ -26,7 +26,10 @@ import msgspec
 from tests.chaos import stage, wire
 from tests.chaos.history import Answered, Asked, Recorder
 
-PARTS = ("tight", "short", "keyed", "twin", "busy", "crowd", "keyed", "busy", "short", "guest", "tight", "crowd")
+PARTS = (
+    "tight", "short", "keyed", "twin", "busy", "crowd", "keyed", "busy", "short", "guest", "keyed", "crowd", "busy",
+    "twin", "short", "keyed",
+)  # fmt: skip
 """Of the threads of one process."""
 SLOT = 0.5
 """Seconds for which all clients of a tenant use the same idempotency key."""
