@@ -87,18 +87,17 @@ BUGS = (
 
 
 def plant(bug: Bug, place: Path) -> None:
-    """A copy of the gateway with the bug in it."""
-    for name in ("perpetuo", "alembic"):
-        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
-    path = place / bug.file
-    text = path.read_text()
+    """Write the file with the bug in it below ``place``."""
+    text = (ROOT / bug.file).read_text()
     assert text.count(bug.old) == 1, f"{bug.name}: {text.count(bug.old)} places in {bug.file}"
-    path.write_text(text.replace(bug.old, bug.new))
+    (place / bug.file).write_text(text.replace(bug.old, bug.new))
 
 
 def caught(bug: Bug, seed: int, seconds: float) -> set[str]:
     """The promises that a run with this bug breaks, by the names of the violations."""
     with tempfile.TemporaryDirectory(prefix="planted-") as directory:
+        for name in ("perpetuo", "alembic"):
+            shutil.copytree(ROOT / name, Path(directory, name), ignore=shutil.ignore_patterns("__pycache__"))
         plant(bug, Path(directory))
         command = [sys.executable, "-m", "tests.chaos", "--seed", str(seed), "--seconds", str(seconds), "--throw-away"]
         command += ["--only", ",".join(bug.faults)] if bug.faults else []
