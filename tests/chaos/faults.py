@@ -1,8 +1,9 @@
 """
 The evil neighbour: what goes wrong, and when?
 
-`plan` is a pure function of the seed. Two hands work at the same time: one on processes and stores, one on the
-provider. Each has a deck of faults, shuffled and dealt again and again, so that even a short run has every kind.
+`plan` is a pure function of the seed. Hands work at the same time: one on processes and stores, one on the provider.
+Each has a deck of faults, shuffled and dealt again and again, so that even a short run has every kind. In a long run a
+third one now and then stops a worker for longer than a call's lease.
 """
 
 import random
@@ -55,7 +56,15 @@ def plan(seed: int, seconds: float, deck: Sequence[str] = HAND) -> Sequence[Sequ
     until = seconds * 0.9
     processes = _dealt(random.Random(f"{seed}/processes"), deck, until, (0.5, 4.0))
     provider = _dealt(random.Random(f"{seed}/provider"), tuple(STORMS), until, (0.5, 5.0))
-    return [list(processes), list(provider)]
+    return [list(processes), list(provider), list(_long_stops(random.Random(f"{seed}/long"), deck, seconds))]
+
+
+def _long_stops(draw: random.Random, deck: Sequence[str], seconds: float) -> Iterator[Planned]:
+    """A worker stopped for longer than its calls' leases; its settlements come after the reaper's."""
+    at = draw.uniform(20.0, 60.0)
+    while "stop_worker" in deck and at < seconds - 60:
+        yield Planned(round(at, 3), "stop_worker", round(draw.uniform(33.0, 45.0), 3), draw.random())
+        at += draw.uniform(90.0, 150.0)
 
 
 def _dealt(draw: random.Random, deck: Sequence[str], until: float, pause: tuple[float, float]) -> Iterator[Planned]:

@@ -120,7 +120,7 @@ class Neighbour:
         with contextlib.suppress(ProcessLookupError):
             os.kill(found[0], signal.SIGSTOP)
             self._stopped.add(found[0])
-            time.sleep(planned.seconds)
+            self._ended.wait(planned.seconds)
             os.kill(found[0], signal.SIGCONT)
         self._stopped.discard(found[0])
         self._note("stop_worker", began, found[1])
@@ -130,7 +130,7 @@ class Neighbour:
         gateway = self._world.cluster.gateways[number]
         began = time.time()
         gateway.kill()
-        time.sleep(planned.seconds)
+        self._ended.wait(planned.seconds)
         gateway.start()
         self._note("kill_gateway", began, number)
 
@@ -149,14 +149,14 @@ class Neighbour:
     def _stop_redis(self, planned: Planned) -> None:
         began = time.time()
         self._world.redis.pause()
-        time.sleep(planned.seconds)
+        self._ended.wait(planned.seconds)
         self._world.redis.resume()
         self._note("stop_redis", began)
 
     def _kill_redis(self, planned: Planned) -> None:
         began = time.time()
         self._world.redis.kill()
-        time.sleep(planned.seconds)
+        self._ended.wait(planned.seconds)
         self._world.redis.start()
         self._note("kill_redis", began)
 
@@ -179,7 +179,7 @@ class Neighbour:
     def _kill_postgres(self, planned: Planned) -> None:
         began = time.time()
         self._world.postgres.kill()
-        time.sleep(planned.seconds)
+        self._ended.wait(planned.seconds)
         self._world.postgres.start()
         self._note("kill_postgres", began)
 
@@ -197,7 +197,7 @@ class Neighbour:
     def _take_key_away(self, planned: Planned) -> None:
         self._world.configure(attrs.evolve(self._world.stage, guest=False))
         began = time.time()
-        time.sleep(planned.seconds)
+        self._ended.wait(planned.seconds)
         ended = time.time()
         self._world.configure(attrs.evolve(self._world.stage, guest=True))
         self.faults.append(Fault("take_key_away", began, ended, about=GUEST))

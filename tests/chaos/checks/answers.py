@@ -14,7 +14,7 @@ SLACK = 6.0
 RECOVERED = 10.0
 """Seconds after the end of a store's outage in which calls are admitted again, on a busy machine."""
 RELOADED = 3.0
-"""Seconds in which every worker has heard of a change. None is stopped meanwhile: the same hand does both."""
+"""Seconds in which every worker that is not stopped has heard of a change."""
 PASSED_ON = frozenset({400, 404, 413, 422})
 """Statuses of the provider's own that a client may see."""
 
@@ -78,7 +78,7 @@ def losses(evidence: Evidence) -> Iterator[Violation]:
     """
     A connection breaks only where a process died, or its client left (O1, O5).
 
-    An orderly restart breaks none that was there before it.
+    An orderly restart breaks none that was there before it, unless its worker was stopped and could not answer.
     """
     for exchange in evidence.exchanges:
         asked, answered = exchange.asked, exchange.answered
@@ -86,7 +86,8 @@ def losses(evidence: Evidence) -> Iterator[Violation]:
             continue
         died = evidence.faults_at(DEATHS, asked.at, answered.at, asked.gateway)
         left = evidence.faults_at(frozenset({"restart_gateway"}), asked.at, answered.at, asked.gateway)
-        if not died and not any(restart.began <= asked.at for restart in left):
+        stopped = evidence.faults_at(STOPS, asked.at, answered.at, asked.gateway)
+        if not died and not any(restart.began <= asked.at or stopped for restart in left):
             about = f"{asked.id} of {asked.tenant}: {answered.how} at gateway {asked.gateway}, {answered.at:.3f}"
             yield Violation("lost_without_a_fault", about)
 
@@ -133,7 +134,9 @@ def revoked(evidence: Evidence) -> Iterator[Violation]:
         for exchange in evidence.exchanges:
             asked, answered = exchange.asked, exchange.answered
             within = fault.began + RELOADED < asked.at and answered is not None and answered.at < fault.ended
-            if within and answered is not None and asked.key == fault.about and answered.what == "ok":
+            if not within or answered is None or asked.key != fault.about or answered.what != "ok":
+                continue
+            if not evidence.faults_at(STOPS, fault.began, asked.at, asked.gateway):
                 yield Violation("revoked_key_worked", f"{asked.id}, {asked.at - fault.began:.1f} s after")
 
 

@@ -5,12 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from tests.chaos.checks import Violation
-from tests.chaos.evidence import Evidence
+from tests.chaos.evidence import STOPS, Evidence
 from tests.chaos.history import Answered, Asked
 
 MINUTE_US = 60_000_000
-RELOADED = 10.0
-"""Seconds in which every worker has heard of a raised limit, one that was stopped meanwhile too."""
+RELOADED = 3.0
+"""Seconds in which every worker that is not stopped has heard of a raised limit."""
 INSTANT = 2.0
 """Seconds by which the time of an instant in Redis's journal may be too early."""
 
@@ -51,7 +51,8 @@ def refusals(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _is_full(evidence: Evidence, scope: str, times: Sequence[int], asked: Asked, answered: Answered) -> bool:
-    limit = evidence.rate_limit(scope, asked.at - RELOADED)
+    stopped = evidence.faults_at(STOPS, asked.at - RELOADED, answered.at, asked.gateway)
+    limit = evidence.rate_limit(scope, min([asked.at, *(fault.began for fault in stopped)]) - RELOADED)
     if limit is None:
         return False
     since, until = round(asked.at * 1e6) - MINUTE_US, round(answered.at * 1e6)
