@@ -13,7 +13,7 @@ import attrs
 from perpetuo.adapters.configfile.catalogue import load_catalogue
 from perpetuo.adapters.configfile.load import load
 from perpetuo.adapters.configfile.problems import ConfigError
-from perpetuo.adapters.configfile.watch import watch
+from perpetuo.adapters.configfile.watch import Identity, identity, watch
 from perpetuo.adapters.environment import Environment, Variables
 from perpetuo.adapters.memory.breakers import MemoryBreakerBoard
 from perpetuo.adapters.memory.ledger import MemoryLedger
@@ -32,6 +32,7 @@ from perpetuo.adapters.telemetry.cells import Cells
 from perpetuo.adapters.telemetry.journal import TelemetryJournal
 from perpetuo.adapters.telemetry.logs import Log, open_log
 from perpetuo.adapters.telemetry.metrics import Labels, Metrics, Usage
+from perpetuo.adapters.telemetry.once import Once
 from perpetuo.adapters.telemetry.page import MetricsPage, Standing
 from perpetuo.domain.gateway.complete import Gateway
 from perpetuo.domain.gateway.relay import Refusals, flush_refusals, maintain, relay
@@ -77,6 +78,8 @@ class ConfigState:
     """What is known about the configuration file."""
 
     loaded_at_us: int
+    read_as: Identity
+    """The file as it was before it was last read."""
     problems: tuple[str, ...] = ()
     """Why the file as it is now was not taken over; the one before is in force."""
 
@@ -96,8 +99,10 @@ class Container:
     gateway: Gateway
     pending_refusals: Refusals
     config: ConfigState
+    once: Once
     stage: str = "starting"
     """``starting``, ``ready``, ``draining``, ``stopping``: this worker's own state."""
+    _reloading: asyncio.Lock = attrs.field(factory=asyncio.Lock)
     _seeding: asyncio.Task[None] | None = None
 
     @property
@@ -138,7 +143,7 @@ class Container:
             ("relay", lambda: relay(stream, store, journal, system)),
             ("refusals", lambda: flush_refusals(self.pending_refusals, store, self.recent, journal, system)),
             ("maintain", lambda: maintain(store, lambda: self.settings.audit.retention_us, journal, system)),
-            ("config", lambda: watch(self.environment.config_path, self.reload)),
+            ("config", lambda: watch(self.environment.config_path, lambda: self.config.read_as, self.reload)),
         ]
         if self.stores.redis is not None:
             loops.append(("reseed", self._reseeder(self.stores.redis).run))
@@ -182,19 +187,32 @@ class Container:
             done = await self._seed()
 
     async def reload(self) -> None:
-        """Read the configuration again: swapped whole if it is valid, else the one in force stays."""
-        try:
-            settings = await asyncio.to_thread(read_settings, self.environment)
-        except ConfigError as error:
-            self.config.problems = tuple(str(problem) for problem in error.problems)
-            self.journal.reloaded("failure")
-            self.journal.log(
-                "error", "config_rejected", problems=list(self.config.problems[:20]), count=len(self.config.problems),
-                meaning="the configuration read before stays in force",
-            )  # fmt: skip
-            return
+        """
+        Read the configuration again: swapped whole if it is valid, else the one in force stays.
+
+        One at a time (a signal and the watch may ask at once), so that what was read last is what is in force.
+        """
+        async with self._reloading:
+            self.config.read_as = identity(self.environment.config_path)
+            try:
+                settings = await asyncio.to_thread(read_settings, self.environment)
+            except ConfigError as error:
+                self._reject(error)
+            else:
+                self._take_over(settings)
+
+    def _reject(self, error: ConfigError) -> None:
+        self.config.problems = tuple(str(problem) for problem in error.problems)
+        self.journal.reloaded("failure")
+        first = self.once.first("config_rejected", (self.config.read_as, self.config.problems))
+        self.journal.log(
+            "error" if first else "debug", "config_rejected", count=len(self.config.problems),
+            meaning="the configuration read before stays in force", problems=list(self.config.problems[:20]),
+        )  # fmt: skip
+
+    def _take_over(self, settings: Settings) -> None:
         changed, was_rejected = settings != self.settings, bool(self.config.problems)
-        self.config = ConfigState(self.system.now_us())
+        self.config = ConfigState(self.system.now_us(), self.config.read_as)
         if changed:
             self.providers.reload(settings)
             self.stores.breakers.configure(breaker_policies(settings))
@@ -202,8 +220,9 @@ class Container:
             self.gateway.replace(settings)
             self.journal.log("info", "config_reloaded", version=settings.version, tenants=len(settings.tenants))
         elif was_rejected:
+            first = self.once.first("config_accepted", self.config.read_as)
             self.journal.log(
-                "info", "config_accepted", version=settings.version,
+                "info" if first else "debug", "config_accepted", version=settings.version,
                 meaning="the file is right again and says what is in force",
             )  # fmt: skip
         self.journal.reloaded("success")
@@ -229,11 +248,12 @@ async def build(environment: Environment) -> Container:
     Raises `ConfigError`, and `UnfitRedisError` for a Redis that must not be used.
     """
     system = RealSystem()
+    read_as = identity(environment.config_path)
     settings = read_settings(environment)
     cells = Cells.claim(environment.run_dir / "metrics") if environment.run_dir is not None else Cells.in_process()
     metrics = Metrics(cells, Labels.of(settings.tenants, settings.models.by_name, settings.providers))
     pending = Refusals()
-    log = open_log(environment.log_level, environment.log_format)
+    log = open_log(environment.log_level, environment.log_format, worker=environment.worker)
     journal = TelemetryJournal(log, metrics, system.monotonic, pending.add)
     store = SqlEventStore(Database(environment.database_url or "sqlite:///perpetuo.sqlite3"))
     stores = await open_stores(environment, settings, journal, system, store)
@@ -260,7 +280,8 @@ async def build(environment: Environment) -> Container:
         providers,
         gateway,
         pending,
-        ConfigState(system.now_us()),
+        ConfigState(system.now_us(), read_as),
+        Once(environment.run_dir),
     )
 
 

@@ -49,6 +49,8 @@ class Environment:
     metrics_token: str | None = attrs.field(repr=False)
     run_dir: Path | None
     """Where the workers of one `serve` meet: metrics, slots. Set by the main process."""
+    worker: int | None = None
+    """Which of several workers this is, from 1. Set by the main process."""
 
     @property
     def in_process(self) -> bool:
@@ -103,6 +105,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Environment:
         admin_key=reader.admin_key(),
         metrics_token=reader.text("PERPETUO_METRICS_TOKEN"),
         run_dir=Path(run_dir) if (run_dir := reader.text("PERPETUO_RUN_DIR")) else None,
+        worker=int(worker) if (worker := reader.text("PERPETUO_WORKER")) else None,
     )
     if environment.management_port == environment.port:
         reader.problems.append(f"MANAGEMENT_PORT is {environment.port}, the same as PORT; choose another")

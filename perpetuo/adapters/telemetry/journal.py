@@ -4,7 +4,8 @@ What do people hear of a call, of a refusal, of a store in trouble?
 Rule 1: everything comes from the one finished `Event` (or note); nothing is measured here.
 Rule 2: one line per admitted call; a refusal is counted, and has a line only at level ``debug``: floods are
 read in the by-the-minute rows.
-Rule 3: a store in trouble has a line at once and then one every 10 s, with how often it failed and what that means.
+Rule 3: a store in trouble has a line at once, then one every 10 s with how often it failed and what that means, and
+one when it is back.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from perpetuo.domain.model.settings import Settings
 from perpetuo.domain.policy.breaker import BreakerPhase, BreakerReading
 
 REPEAT_SECONDS = 10.0
+CALM_SECONDS = 2.5
+"""Without a failure, until a store counts as back: those who fail try again each second, while others may succeed."""
 
 MEANING = {
     "ledger": "calls are refused with 503 until Redis answers; those in flight are settled when it does",
@@ -35,10 +38,12 @@ _FINE = frozenset({Outcome.COMPLETED.value, Outcome.CANCELLED.value})
 
 @attrs.define
 class _Trouble:
-    """A store's failures: when the last line was written, and how many there were since."""
+    """A store's failures since ``began``: how many, the last one, and when the last line was written."""
 
+    began: float
+    last: float
     written: float
-    unwritten: int = 0
+    failures: int = 1
 
 
 class TelemetryJournal:
@@ -99,12 +104,27 @@ class TelemetryJournal:
     def store_error(self, store: str, text: str) -> None:
         self._metrics.add(STORE_ERRORS, store)
         now, trouble = self._monotonic(), self._troubles.get(store)
-        if trouble is not None and now - trouble.written < REPEAT_SECONDS:
-            trouble.unwritten += 1
+        if trouble is None:
+            trouble = self._troubles[store] = _Trouble(now, now, now)
+        else:
+            trouble.failures += 1
+            trouble.last = now
+            if now - trouble.written < REPEAT_SECONDS:
+                return
+            trouble.written = now
+        self.log(
+            "error", "store_away", store=store, problem=text, failures=trouble.failures,
+            seconds=round(now - trouble.began, 1), meaning=MEANING.get(store),
+        )  # fmt: skip
+
+    def store_back(self, store: str) -> None:
+        trouble, now = self._troubles.get(store), self._monotonic()
+        if trouble is None or now - trouble.last < CALM_SECONDS:
             return
-        failures = 1 + (trouble.unwritten if trouble is not None else 0)
-        self._troubles[store] = _Trouble(now)
-        self.log("error", "store_error", store=store, problem=text, failures=failures, meaning=MEANING.get(store))
+        del self._troubles[store]
+        self.log(
+            "info", "store_back", store=store, seconds=round(trouble.last - trouble.began, 1), failures=trouble.failures
+        )  # fmt: skip
 
     def abandoned(self, calls: Sequence[Abandoned]) -> None:
         self._metrics.add(ABANDONED, by=len(calls))

@@ -7,7 +7,8 @@ Rule 2: an exception is written as its type and where it happened, never with it
 Of other libraries' messages only the first line is written.
 Rule 3: writing never blocks the event loop: a thread writes what has gathered, some lines at once. When the reader is
 too slow, lines are dropped and their number is written.
-Rule 4: JSON, one object a line, when a program reads; aligned text when a person does.
+Rule 4: JSON, one object a line, when a program reads; aligned text when a person does, a list of problems each on a
+line of its own.
 """
 
 import atexit
@@ -107,11 +108,14 @@ class Writer:
 class Log:
     """``log.line("info", "ready", {"port": 3000})``."""
 
-    def __init__(self, writer: Writer, level: str, form: str, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, writer: Writer, level: str, form: str, now_us: Callable[[], int], worker: int | None = None
+    ) -> None:
         self._writer = writer
         self._threshold = LEVELS[level]
         self._render = _as_json if form == "json" else _as_text
         self._now_us = now_us
+        self._worker = worker
         self._dropped = 0
 
     def enabled(self, level: str) -> bool:
@@ -131,6 +135,8 @@ class Log:
         if self._dropped:
             self._writer.put(self._render(now_us, "warning", "log_lines_dropped", {"count": self._dropped}))
             self._dropped = 0
+        if self._worker is not None:
+            fields = {**fields, "worker": self._worker}
         self._writer.put(self._render(now_us, level, event, fields))
 
     def close(self) -> None:
@@ -155,9 +161,13 @@ class Handler(logging.Handler):
         self._log.line(level, "log", fields)
 
 
-def open_log(level: str, form: str, stream: BinaryIO | None = None) -> Log:
-    """The process's log, to standard error unless told otherwise; standard library logging goes there too."""
-    log = Log(Writer(stream or sys.stderr.buffer), level, form, RealSystem().now_us)
+def open_log(level: str, form: str, stream: BinaryIO | None = None, worker: int | None = None) -> Log:
+    """
+    The process's log, to standard error unless told otherwise; standard library logging goes there too.
+
+    ``worker``: the number that its lines carry, if any.
+    """
+    log = Log(Writer(stream or sys.stderr.buffer), level, form, RealSystem().now_us, worker)
     root = logging.getLogger()
     root.handlers = [Handler(log)]
     root.setLevel(LEVELS[level])
@@ -219,8 +229,12 @@ def _as_json(now_us: int, level: str, event: str, fields: Mapping[str, Any]) -> 
 
 
 def _as_text(now_us: int, level: str, event: str, fields: Mapping[str, Any]) -> bytes:
-    pairs = " ".join(f"{name}={_plain(value)}" for name, value in fields.items() if value not in (None, "", []))
-    return f"{_time(now_us)[11:23]} {level:<7} {event:<{_COLUMN}} {pairs}".rstrip().encode(errors="replace") + b"\n"
+    below = [problem for problem in fields.get("problems") or () if " " in problem]
+    inline = {**fields, "problems": ()} if below else fields
+    pairs = " ".join(f"{name}={_plain(value)}" for name, value in inline.items() if value not in (None, "", [], ()))
+    lines = [f"{_time(now_us)[11:23]} {level:<7} {event:<{_COLUMN}} {pairs}".rstrip()]
+    lines += [f"    {problem if problem.isprintable() else _plain(problem)}" for problem in below]
+    return "\n".join(lines).encode(errors="replace") + b"\n"
 
 
 def _plain(value: Any) -> str:

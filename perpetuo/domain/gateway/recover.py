@@ -116,6 +116,8 @@ class InFlight:
             await self._ledger.renew(alive)
         except StoreUnavailable as error:
             self._journal.store_error("ledger", str(error))
+        else:
+            self._journal.store_back("ledger")
 
     async def reap_forever(self) -> None:
         """Settle what dead workers left behind."""

@@ -5,7 +5,7 @@ Rule 1: an event is acknowledged after SQL has committed it, so each arrives at 
 told apart by their id, so twice is once.
 Rule 2: SQL away: the batch in hand is tried again until SQL takes it, and nothing more is read, so that the
 stream keeps it all for whoever comes first. Calls do not notice.
-Rule 3: an outage is logged twice, when it starts and when it is over; each failure is counted.
+Rule 3: each failure and each round without one is told to the journal, which makes one outage of them.
 Rule 4: refusals are counts for people. They are folded by the minute before they travel, and what
 does not fit in memory while SQL is away is dropped and said so. Of the first thousand of a second, the first
 fifty of each tenant are also kept by request id, for the caller who asks.
@@ -68,11 +68,13 @@ async def relay(stream: EventStream, store: EventStore, journal: Journal, system
     while True:
         try:
             batch = await stream.read(BATCH, READ_WAIT)
-            if not batch:
-                continue
-            await _insist(batch, store, journal, writing)
-            await stream.ack(batch)
+            if batch:
+                await _insist(batch, store, journal, writing)
+                await stream.ack(batch)
             reading.over()
+            journal.store_back(STREAM)
+            if store.problem() is None:
+                journal.store_back(SQL)
         except Exception as error:  # noqa: BLE001 - whatever it is, events must not pile up because of it
             await reading.pause(error)
 
@@ -89,7 +91,7 @@ async def _insist(batch: Sequence[StreamedEvent], store: EventStore, journal: Jo
 
 @attrs.define
 class Outage:
-    """A store that fails now and then: pauses between attempts, a line at each change."""
+    """A store that fails now and then: pauses between attempts."""
 
     store: str
     journal: Journal
@@ -100,17 +102,13 @@ class Outage:
         """Note a failure and wait before the next attempt, longer each time, up to a second."""
         text = str(error) if isinstance(error, StoreUnavailable) else repr(error)
         self.journal.store_error(self.store, text)
-        if self.failures == 0:
-            self.journal.log("error", "store_away", store=self.store, problem=text)
         span = min(FIRST_PAUSE * 2 ** min(self.failures, 10), LONGEST_PAUSE)
         self.failures += 1
         await self.system.sleep(span * (0.5 + self.system.random() / 2))
 
     def over(self) -> None:
         """Note a success."""
-        if self.failures:
-            self.journal.log("info", "store_back", store=self.store, failures=self.failures)
-            self.failures = 0
+        self.failures = 0
 
 
 # --- refusals ------------------------------------------------------------------------------------

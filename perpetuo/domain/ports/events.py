@@ -48,6 +48,10 @@ class EventStore(Protocol):
         """The caller's own call, newest first when an id was used twice."""
         ...
 
+    def problem(self) -> str | None:
+        """What was wrong when SQL was last asked, in an operator's words; ``None``: nothing. No round trip."""
+        ...
+
 
 @attrs.frozen
 class Admission:
@@ -89,8 +93,4 @@ class EventHistory(Protocol):
 
     async def ping(self) -> None:
         """Is SQL there, and migrated? `StoreUnavailable` says what is wrong."""
-        ...
-
-    def problem(self) -> str | None:
-        """What was wrong when SQL was last asked, in an operator's words; ``None``: nothing. No round trip."""
         ...

@@ -5,6 +5,8 @@ In a directory that the main process makes at start, names in ``PERPETUO_RUN_DIR
 
     metrics/       the workers' counters, so that ``/metrics`` can add them up
     came-up        there once a worker has got through its start
+    reload-asked   touched before workers are told to read the configuration again
+    *.said         what a worker has said for all of them
 """
 
 import os

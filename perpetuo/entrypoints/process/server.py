@@ -31,6 +31,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer, WorkerProcess
 
+from perpetuo.adapters.telemetry.once import ask_again
 from perpetuo.entrypoints.process import rundir
 from perpetuo.entrypoints.process.nursery import CONTEXT, open_nursery
 
@@ -38,6 +39,8 @@ FINISH_SECONDS = 60.5
 """For calls in flight, after the drain delay: they have 58 s, error events and settlements the rest (O1)."""
 KILL_SECONDS = 2
 MAX_CONNECTIONS = 16_384
+WORKER = "PERPETUO_WORKER"
+"""Tells a worker its number, when there are several."""
 Load = Callable[[Mapping[str, str]], Callable[..., Awaitable[None]]]
 """Called in the worker with the main process's variables; the application."""
 Tell = Callable[[str, str, Mapping[str, Any]], None]
@@ -126,7 +129,7 @@ class GatewayServer(MPServer):
         open_nursery()
         with rundir.made() as self._run_dir:
             try:
-                self.serve(target_loader=partial(self._load, dict(os.environ)), wrap_loader=False)
+                self.serve(target_loader=self._load, wrap_loader=False)
             except SystemExit as ended:
                 return int(ended.code or 0)
         return 0
@@ -141,7 +144,8 @@ class GatewayServer(MPServer):
     def _spawn_worker(self, idx: int, target: Any, callback_loader: Any) -> WorkerProcess:  # type: ignore[override]
         """As granian makes it, but from the nursery; granian itself only knows "fork" and "spawn"."""
         open_nursery()  # another, should it have been killed
-        worker = super()._spawn_worker(idx, target, callback_loader)
+        number = {WORKER: str(idx + 1)} if self.launch.workers > 1 else {}
+        worker = super()._spawn_worker(idx, target, partial(callback_loader, {**os.environ, **number}))
         made = worker.inner
         worker.inner = CONTEXT.Process(name=made.name, target=made._target, args=made._args)
         return worker
@@ -151,6 +155,7 @@ class GatewayServer(MPServer):
             self.main_loop_interrupt.wait(self._next_due())
             if self.reload_signal:
                 self.reload_signal = False
+                ask_again(self._run_dir)
                 self._tell("info", "config_reload_asked", {"signal": "SIGHUP"})
                 self._signal_workers(signal.SIGUSR2)
             self._note_deaths()

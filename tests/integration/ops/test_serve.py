@@ -154,7 +154,7 @@ def _status(gateway: LiveGateway) -> int:
 
 
 def test_sighup_and_a_changed_file_reload_every_worker(redis_url: str, sqlite: str) -> None:
-    """A revoked key stops working within a second, on all workers, and none of them restarts."""
+    """A revoked key is refused within a second by all workers, and none restarts. A broken file is one line for all."""
     with LiveGateway(DEMO, redis_url=redis_url, database_url=sqlite, workers=2) as gateway:
         pids = eventually(lambda: w if len(w := gateway.worker_pids()) == 2 else None)
         assert gateway.chat(OTHER_KEY).status_code == 200
@@ -163,6 +163,10 @@ def test_sighup_and_a_changed_file_reload_every_worker(redis_url: str, sqlite: s
         eventually(lambda: all(gateway.chat(OTHER_KEY).status_code == 401 for _ in range(8)), 1.5)
         assert gateway.worker_pids() == pids
         assert gateway.chat().status_code == 200
+        gateway.config_path.write_text(DEMO.replace("kind: demo", "kind: demon").replace("100000", "-1"))
+        eventually(lambda: 'config_reloads_total{result="failure"} 2.0' in gateway.get("/metrics").text, 2)
+        (line,) = (json.loads(text) for text in gateway.log().splitlines() if "config_rejected" in text)
+        assert (line["level"], len(line["problems"]), line["worker"] in {1, 2}) == ("error", 2, True)
 
 
 def test_the_management_port_has_what_operators_use_and_the_public_one_not(sqlite: str) -> None:

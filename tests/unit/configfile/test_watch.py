@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perpetuo.adapters.configfile.watch import INTERVAL, SETTLED, watch
+from perpetuo.adapters.configfile.watch import INTERVAL, SETTLED, identity, watch
 
 Step = Callable[[], object]
 
@@ -16,14 +16,17 @@ class Over(Exception):  # noqa: N818 - ends a test
     pass
 
 
-async def changes(path: Path, steps: list[Step]) -> int:
-    """How often a change is told while ``steps`` are done, one at each look."""
+async def changes(path: Path, steps: list[Step], before: Step = lambda: None) -> int:
+    """How often a change is told while ``steps`` are done, one at each look, ``before`` ahead of the first."""
     told = 0
     remaining = iter(steps)
+    read_as = identity(path)
+    before()
 
     async def on_change() -> None:
-        nonlocal told
+        nonlocal told, read_as
         told += 1
+        read_as = identity(path)
 
     async def sleep(_: float) -> None:
         step = next(remaining, None)
@@ -32,7 +35,7 @@ async def changes(path: Path, steps: list[Step]) -> int:
         step()
 
     with pytest.raises(Over):
-        await watch(path, on_change, sleep)
+        await watch(path, lambda: read_as, on_change, sleep)
     return told
 
 
@@ -56,6 +59,31 @@ async def test_s6_an_untouched_file_is_no_change(path: Path) -> None:
 async def test_s6_a_write_in_place_is_told_once(path: Path) -> None:
     """One write is one change."""
     assert await changes(path, [nothing, lambda: path.write_text("other"), nothing, nothing, nothing]) == 1
+
+
+@pytest.mark.anyio
+async def test_s6_a_change_between_reading_and_the_first_look_is_told(path: Path) -> None:
+    """A worker reads, connects and only then begins to watch; what is revoked meanwhile was good on it for ever."""
+    assert await changes(path, [nothing, nothing], before=lambda: path.write_text("changed")) == 1
+
+
+@pytest.mark.anyio
+async def test_s6_what_somebody_else_had_read_is_not_told_again(path: Path) -> None:
+    """SIGHUP came before the watch: it has been read as it is."""
+    told, looks = [], iter([lambda: path.write_text("signal"), nothing, nothing])
+
+    async def sleep(_: float) -> None:
+        look = next(looks, None)
+        if look is None:
+            raise Over
+        look()
+
+    async def on_change() -> None:
+        told.append(1)
+
+    with pytest.raises(Over):
+        await watch(path, lambda: identity(path), on_change, sleep)
+    assert not told
 
 
 @pytest.mark.anyio

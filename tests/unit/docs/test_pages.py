@@ -91,7 +91,7 @@ def test_variables_of_the_operations_page_are_read() -> None:
     )
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `") and "perpetuo " not in line]
     named = {variable for row in rows for variable in VARIABLE.findall(row)}
-    assert named == asked - {"PERPETUO_RUN_DIR", "PERPETUO_CONTAINER"}
+    assert named == asked - {"PERPETUO_RUN_DIR", "PERPETUO_WORKER", "PERPETUO_CONTAINER"}
 
 
 @cache

@@ -87,6 +87,10 @@ class Notes:
     def store_error(self, store: str, text: str) -> None:
         self.lines.append(("error", store, {"text": text}))
 
+    def store_back(self, store: str) -> None:
+        if any(event == store for _, event, _ in self.lines):
+            self.lines.append(("info", "store_back", {"store": store}))
+
     def abandoned(self, calls: Any) -> None: ...
 
     def log(self, level: str, event: str, **fields: Any) -> None:

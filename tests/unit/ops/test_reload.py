@@ -1,7 +1,9 @@
 """What does a worker say when its configuration is read again?"""
 
+import asyncio
 import io
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from perpetuo.adapters.telemetry.cells import Cells
 from perpetuo.adapters.telemetry.journal import TelemetryJournal
 from perpetuo.adapters.telemetry.logs import Log, Writer
 from perpetuo.adapters.telemetry.metrics import Labels, Metrics
+from perpetuo.adapters.telemetry.once import Once, ask_again
+from perpetuo.domain.model.money import nano_from_usd
+from tests.live import eventually
 
 CONFIG = """\
 providers: [{id: demo, kind: demo}]
@@ -31,7 +36,7 @@ class Worker:
 
     def __init__(self, container: bootstrap.Container, path: Path) -> None:
         self.container = container
-        self._path = path
+        self.path = path
         self._stream = io.BytesIO()
         self._log = Log(Writer(self._stream), "info", "json", container.system.now_us)
         metrics = Metrics(Cells.in_process(), Labels.of([], [], []))
@@ -39,8 +44,11 @@ class Worker:
 
     async def reload(self, *texts: str) -> None:
         for text in texts:
-            self._path.write_text(text)
+            self.path.write_text(text)
             await self.container.reload()
+
+    def said(self, event: str) -> bool:
+        return f'"{event}"'.encode() in self._stream.getvalue()
 
     def lines(self) -> list[dict[str, Any]]:
         """The log so far; it ends here."""
@@ -81,6 +89,60 @@ async def test_a_rejected_file_that_is_put_right_is_taken_over(worker: Worker) -
     """Then `config_reloaded` says it all."""
     await worker.reload(WRONG, OTHER, CONFIG, CONFIG)
     assert [line["event"] for line in worker.lines()] == ["config_rejected", "config_reloaded", "config_reloaded"]
+
+
+def writable(pipe: Path) -> int | None:
+    """The pipe's other end, once somebody reads from it."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+
+
+async def test_s6_of_two_reloads_at_once_what_was_read_last_is_in_force(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A signal and the watch ask at the same time, and the first reading is slow: it was swapped in after the second,
+    and a key that had just been revoked was good again.
+    """
+    slow = tmp_path / "slow"
+    os.mkfifo(slow)
+    monkeypatch.setenv("SLOW_FILE", str(slow))
+    worker.path.write_text(CONFIG.replace("[sk-acme-of-the-tests]", '[sk-acme-of-the-tests, "${SLOW}"]'))
+    first = asyncio.create_task(worker.container.reload())
+    pipe = await asyncio.to_thread(eventually, lambda: writable(slow))  # the first has come to reading this variable
+    worker.path.write_text(OTHER)
+    second = asyncio.create_task(worker.container.reload())
+    await asyncio.wait({second}, timeout=0.3)
+    os.write(pipe, b"sk-revoked-of-the-tests")
+    os.close(pipe)
+    await asyncio.gather(first, second)
+    assert worker.container.settings.tenants["acme"].limits.budget_day == nano_from_usd(2)
+
+
+async def test_s6_a_change_during_the_start_is_taken_over(worker: Worker) -> None:
+    """Between its first reading and its first look at the file a worker connects to its stores."""
+    worker.path.write_text(OTHER)
+    watching = asyncio.ensure_future(dict(worker.container.loops())["config"]())
+    await asyncio.to_thread(eventually, lambda: worker.said("config_reloaded"))
+    watching.cancel()
+
+
+def test_a_rejected_file_is_said_by_one_worker_only(tmp_path: Path) -> None:
+    """Each time it is written, and each time somebody asks by SIGHUP; the others say it at level debug."""
+    workers = [Once(tmp_path), Once(tmp_path), Once(tmp_path)]
+
+    def say(news: object) -> list[bool]:
+        return [worker.first("config_rejected", news) for worker in workers]
+
+    assert say("as of noon") == [True, False, False]
+    assert say("as of one") == [True, False, False]
+    assert say("as of one") == [False, False, False]
+    ask_again(tmp_path)
+    assert say("as of one") == [True, False, False]
+    assert Once(None).first("config_rejected", "as of one")
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 async def test_without_a_change_nothing_is_said(worker: Worker) -> None:

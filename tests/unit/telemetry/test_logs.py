@@ -188,6 +188,41 @@ def test_a_wrong_format_string_does_not_break_the_log(desk: Desk, logger: loggin
     assert [(line["level"], line["message"]) for line in desk.lines()] == [("warning", "%d"), ("error", "odd level")]
 
 
+# --- for people and for programs -----------------------------------------------------------------
+
+
+def test_problems_stand_on_lines_of_their_own_for_people() -> None:
+    """A list of sentences is read line by line on a terminal; names stay in the line."""
+    desk = Desk(form="text")
+    problems = ["c.yaml:3:1: limits is not allowed here", "c.yaml:9:5: -1 is\x1bnot allowed: at least 0"]
+    desk.journal.log("error", "config_rejected", count=2, problems=problems)
+    desk.journal.log("info", "ready", problems=["redis"])
+    first, second, third, last = desk.text().splitlines()
+    assert first.endswith("config_rejected  count=2")
+    assert second == "    c.yaml:3:1: limits is not allowed here"
+    assert "\x1b" not in third
+    assert last.endswith('problems=["redis"]')
+
+
+def test_problems_are_a_list_for_programs(desk: Desk) -> None:
+    """One object a line, whatever is in it."""
+    desk.journal.log("error", "config_rejected", problems=["c.yaml:3:1: a", "c.yaml:4:1: b"])
+    assert desk.lines()[0]["problems"] == ["c.yaml:3:1: a", "c.yaml:4:1: b"]
+
+
+def test_lines_of_several_workers_carry_their_number() -> None:
+    """Also those of calls and of other libraries; a worker that is alone has none."""
+    stream = io.BytesIO()
+    log = Log(Writer(stream), "info", "json", lambda: NOON_US, worker=3)
+    log.line("info", "ready", {})
+    log.trusted("info", "call", call_fields(EVENT))
+    Handler(log).handle(logging.LogRecord("lib", logging.ERROR, "", 1, "oh", None, None))
+    log.close()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["worker"] for line in lines] == [3, 3, 3]
+    assert list(lines[1]) == [*CONTRACT, "worker"]
+
+
 # --- stores in trouble ---------------------------------------------------------------------------
 
 
@@ -200,8 +235,33 @@ def test_store_errors_are_counted_each_and_logged_every_ten_seconds(desk: Desk) 
     desk.journal.store_error("sql", "Postgres is away")
     assert desk.metrics.cells.snapshot()[name_of(STORE_ERRORS, ("ledger",))] == 51
     lines = desk.lines()
-    assert [(line["store"], line["failures"]) for line in lines] == [("ledger", 1), ("ledger", 50), ("sql", 1)]
+    assert [(line["store"], line["failures"]) for line in lines] == [("ledger", 1), ("ledger", 51), ("sql", 1)]
     assert "503" in lines[0]["meaning"]
+
+
+def test_a_store_that_is_back_is_said_once_an_outage(desk: Desk) -> None:
+    """While others still fail it is not back, whatever succeeds in between; then one line, with how long it took."""
+    for _ in range(20):
+        desk.journal.store_error("ledger", "Redis is away")
+        desk.now.seconds += 0.5
+        desk.journal.store_back("ledger")
+    desk.now.seconds += 5
+    for _ in range(20):
+        desk.journal.store_back("ledger")
+    desk.journal.store_error("ledger", "Redis is away again")
+    lines = desk.lines()
+    assert [(line["event"], line["level"], line["failures"]) for line in lines] == [
+        ("store_away", "error", 1),
+        ("store_back", "info", 20),
+        ("store_away", "error", 1),
+    ]
+    assert lines[1]["seconds"] == 9.5
+
+
+def test_a_store_that_never_failed_is_not_said_to_be_back(desk: Desk) -> None:
+    """The renewals of a quiet day write nothing."""
+    desk.journal.store_back("ledger")
+    assert desk.lines() == []
 
 
 def test_a_breakers_change_is_told(desk: Desk) -> None:
