@@ -49,7 +49,7 @@ class Answered:
     type: str | None = None
     source: str | None = None
     headers: dict[str, str] = attrs.field(factory=dict)
-    """Those that say something of the call: retry, idempotency."""
+    """Those that say something of the call: retry, idempotency, cost."""
     digest: str = ""
     """Of the whole body."""
     call: str = ""

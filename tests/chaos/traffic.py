@@ -5,7 +5,7 @@ The clients: one process, many threads, each with a part to play.
 
     tight     floods a tenant with a low rate
     short     several at once on a budget that is nearly used up
-    keyed     idempotency keys, each tried by several clients at the same time and again later
+    keyed     idempotency keys, each tried by several clients at the same time and again later; some leave
     twin      the same keys and the same bodies as another tenant
     busy      plain and streamed calls without limits; some leave in the middle, some of odd models
     crowd     keys with limits of their own
@@ -80,8 +80,15 @@ def keyed(draw: random.Random, tenant: str = "keyed") -> Wish:
     model = ("m", "s", "m", "odd-1", "m", "odd-3")[number % 6]
     headers = {"prefer": "wait=4"} if draw.random() < 0.4 else {}
     return Wish(
-        tenant, model=model, said=f"shared-{number}", idem=f"k{number}", stream=number % 2 == 0, headers=headers
-    )
+        tenant, model=model, said=f"shared-{number}", idem=f"k{number}", stream=number % 2 == 0, headers=headers,
+        leave=leaving(draw, 0.08),
+    )  # fmt: skip
+
+
+def leaving(draw: random.Random, chance: float) -> wire.Leave | None:
+    if draw.random() >= chance:
+        return None
+    return wire.Leave(draw.choice((1, 300, 1_500)), draw.uniform(0.05, 1.0), draw.random() < 0.5)
 
 
 def twin(draw: random.Random) -> Wish:
@@ -90,12 +97,9 @@ def twin(draw: random.Random) -> Wish:
 
 def busy(draw: random.Random) -> Wish:
     """Half of them streams; one in six leaves, one in ten is in a hurry."""
-    leave = None
-    if draw.random() < 0.17:
-        leave = wire.Leave(draw.choice((1, 300, 1_500)), draw.uniform(0.05, 1.0), draw.random() < 0.5)
     model = draw.choice(("m", "m", "m", "s", *stage.BEHAVIOURS))
     headers = {"x-request-timeout-ms": "1500"} if draw.random() < 0.1 else {}
-    return Wish("busy", model=model, stream=draw.random() < 0.5, limit=40, headers=headers, leave=leave)
+    return Wish("busy", model=model, stream=draw.random() < 0.5, limit=40, headers=headers, leave=leaving(draw, 0.17))
 
 
 def crowd(draw: random.Random) -> Wish:

@@ -23,7 +23,10 @@ from tests.chaos.history import Answered, Asked
 
 PATIENCE = 40.0
 """Seconds after which a client gives up: far beyond any deadline."""
-KEPT = ("retry-after", "retry-after-ms", "x-should-retry", "x-perpetuo-idempotency", "idempotent-replayed")
+KEPT = (
+    "retry-after", "retry-after-ms", "x-should-retry", "x-perpetuo-idempotency", "idempotent-replayed",
+    "x-perpetuo-cost-usd",
+)  # fmt: skip
 CANARY = re.compile(rb"canary-([a-z]+)-")
 
 

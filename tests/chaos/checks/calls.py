@@ -7,7 +7,7 @@ What Redis lost with its data may be missing (semantics 15, 16): calls that were
 from collections.abc import Iterator
 
 from tests.chaos.checks import Violation
-from tests.chaos.evidence import DEATHS, Evidence, Row
+from tests.chaos.evidence import DEATHS, STOPS, Evidence, Row
 from tests.chaos.history import Exchange
 
 KEPT_BY_REDIS = 3.0
@@ -15,6 +15,8 @@ KEPT_BY_REDIS = 3.0
 REAPED = 90.0
 """Seconds in which a call of a dead worker does."""
 ATTEMPTS = 3
+STOPPED = 4.0
+"""Seconds in which the provider's call ends when its client has gone: one is promised, a busy machine has the rest."""
 BEFORE_ADMISSION = frozenset(
     {
         "invalid_api_key", "rate_limit_exceeded", "concurrency_limit_exceeded", "budget_exceeded", "budget_reserved",
@@ -55,6 +57,21 @@ def provider(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("call_without_row", f"{call} reached the provider at {entries[0].started:.3f}")
         if len(entries) > ATTEMPTS:
             yield Violation("too_many_attempts", f"{call}: {len(entries)}")
+
+
+def leavers(evidence: Evidence) -> Iterator[Violation]:
+    """I8: a client that leaves stops its call, unless it has an idempotency key: then the call is finished."""
+    for exchange in evidence.exchanges:
+        asked, answered = exchange.asked, exchange.answered
+        for row in evidence.rows_of.get(asked.id, ()):
+            if row.outcome == "cancelled" and asked.idem is not None:
+                yield Violation("cancelled_with_a_key", f"{row.id} of {asked.tenant}, key {asked.idem}")
+            if answered is None or answered.how != "left" or asked.idem is not None:
+                continue
+            last = max((entry.ended for entry in evidence.entries_of.get(row.id, ())), default=0.0)
+            late = last - answered.at
+            if late > STOPPED and not evidence.faults_at(STOPS, answered.at, last, asked.gateway):
+                yield Violation("not_stopped", f"{row.id} of {asked.tenant}: {late:.1f} s after its client had left")
 
 
 def _lost_with_redis(evidence: Evidence, call: str, began: float) -> bool:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 
 from tests.chaos.checks import Violation
 from tests.chaos.evidence import Evidence, Window
@@ -57,3 +58,14 @@ def costs(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("cost_too_low", about)
         if row.cost > row.hold and evidence.budget_limit(row.tenant, row.ended) is not None:
             yield Violation("cost_above_hold", f"{row.id} of {row.tenant}: {row.cost}, held {row.hold}")
+
+
+def told(evidence: Evidence) -> Iterator[Violation]:
+    """What a client was told that its call cost is what its row says, to the nano."""
+    for exchange in evidence.exchanges:
+        answered, rows = exchange.answered, evidence.rows_of.get(exchange.asked.id, ())
+        cost = answered.headers.get("x-perpetuo-cost-usd") if answered is not None else None
+        if cost is None or not rows or rows[0].outcome == "abandoned":
+            continue
+        if Decimal(cost) * 1_000_000_000 != rows[0].cost:
+            yield Violation("cost_told_disagrees", f"{rows[0].id} of {rows[0].tenant}: {rows[0].cost}, told {cost} USD")

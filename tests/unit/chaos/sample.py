@@ -70,7 +70,7 @@ def clean() -> Evidence:
     r6, r7, r8 = asked("r6", 5, idem="k2"), asked("r7", 13, idem="k2"), asked("r8", 14)
     r9, r10, r11 = asked("r9", 15), asked("r10", 16, stream=True, leaves=True), asked("r11", 17)
     exchanges = [
-        Exchange(r1, ok(r1, "c1")),
+        Exchange(r1, ok(r1, "c1", headers={"x-perpetuo-cost-usd": "0.000006"})),
         Exchange(r2, ok(r2, "c2")),
         Exchange(r3, ok(r3, "c2", headers={"idempotent-replayed": "true"})),
         Exchange(r4, ok(r4, "c4")),
