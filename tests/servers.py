@@ -206,7 +206,9 @@ class RedisServer(Server):
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
+        """With the password, if ``--requirepass`` is among the arguments."""
+        password = dict(zip(self.arguments, self.arguments[1:], strict=False)).get("--requirepass")
+        return f"redis://{f':{password}@' if password else ''}127.0.0.1:{self.port}"
 
     def flush(self) -> None:
         """Forget all data and scripts, and undo what a test may have set."""

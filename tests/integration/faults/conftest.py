@@ -25,7 +25,7 @@ BEHIND = "{provider: demo, model: m, priority: 1}"
 MORE = """
 redis: {timeout: 500ms}
 retry: {backoff: 10ms, maxBackoff: 500ms}
-server: {bodyTimeout: 2s, drainDelay: 500ms}"""
+server: {bodyTimeout: 20s, drainDelay: 500ms}"""
 
 
 def provider(name: str, origin: str, more: str) -> str:

@@ -19,8 +19,19 @@ from tests.integration.gateway.test_upstreams import CHUNK_HEAD
 from tests.live import KEY, LiveGateway, eventually
 
 BODY_SECONDS = 2.0
-"""``bodyTimeout`` of the gateways here."""
+"""``bodyTimeout`` of the gateway here."""
 ROUNDS, CALLS = 3, 60
+
+
+@pytest.fixture
+def hasty(gateway: LiveGateway, configured: str) -> Iterator[LiveGateway]:
+    """The gateway, waiting for bodies no longer than that."""
+    reloads = gateway.log().count('"config_reloaded"')
+    gateway.config_path.write_text(configured.replace("bodyTimeout: 20s", f"bodyTimeout: {BODY_SECONDS}s"))
+    eventually(lambda: gateway.log().count('"config_reloaded"') == reloads + 2)
+    yield gateway
+    gateway.config_path.write_text(configured)
+    eventually(lambda: gateway.log().count('"config_reloaded"') == reloads + 4)
 
 
 @attrs.define
@@ -91,27 +102,28 @@ def unharmed(gateway: LiveGateway, count: int, *kinds: str, arriving: float = 0.
     pytest.fail("; ".join(said))
 
 
-def test_s5_two_hundred_slow_uploads_do_not_slow_the_others_and_are_cut_in_time(gateway: LiveGateway) -> None:
+@pytest.mark.alone
+def test_s5_two_hundred_slow_uploads_do_not_slow_the_others_and_are_cut_in_time(hasty: LiveGateway) -> None:
     """A byte a second each: 408 and the end at ``bodyTimeout``; those that wait for their key pay nothing."""
-    found = unharmed(gateway, 200, "upload", at_least=BODY_SECONDS + 1)
+    found = unharmed(hasty, 200, "upload", at_least=BODY_SECONDS + 1)
     assert len(found.cut["upload"]) >= 150
     assert min(found.cut["upload"]) >= BODY_SECONDS - 0.1
     assert max(found.cut["upload"]) < BODY_SECONDS + 2
     assert max(age for _, age in found.open) < BODY_SECONDS + 2
-    eventually(lambda: held(gateway) == "0")
+    eventually(lambda: held(hasty) == "0")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_s5_a_thousand_slow_clients_of_every_kind(gateway: LiveGateway, upstreams: Upstreams) -> None:
+def test_s5_a_thousand_slow_clients_of_every_kind(hasty: LiveGateway, upstreams: Upstreams) -> None:
     """Heads without an end (cut after 60 s), uploads (2 s), readers that take nothing (30 s)."""
     upstreams.acts["endless"] = endless
-    found = unharmed(gateway, 1_000, "head", "upload", "upload", "upload", "reader", arriving=6, at_least=70)
+    found = unharmed(hasty, 1_000, "head", "upload", "upload", "upload", "reader", arriving=6, at_least=70)
     for kind, deadline in (("head", 60), ("upload", BODY_SECONDS), ("reader", 30)):
         assert found.cut[kind], kind
         assert max(found.cut[kind]) < deadline + 5, kind
         assert all(age < deadline + 5 for name, age in found.open if name == kind), kind
-    eventually(lambda: held(gateway) == "0", 30)
+    eventually(lambda: held(hasty) == "0", 30)
 
 
 @pytest.mark.slow

@@ -51,6 +51,7 @@ class Seen:
     seconds: float
     answer: httpx.Response | None
     problem: str = ""
+    ended: float = attrs.field(factory=time.monotonic)
 
     @property
     def good(self) -> bool:
@@ -91,6 +92,10 @@ class Traffic:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Make no further call."""
         self._over.set()
         for thread in self._threads:
             thread.join(30)

@@ -50,10 +50,10 @@ def refusal(environ: dict[str, str], config: Path) -> str:
     return done.stderr
 
 
-def test_a_redis_that_evicts_is_refused_with_the_fix(
+def test_o2_a_redis_that_evicts_is_refused_with_the_fix(
     new_redis_server: Callable[..., servers.RedisServer], tmp_path: Path
 ) -> None:
-    """O2: the one thing about a store that stops the start."""
+    """The one thing about a store that stops the start."""
     config = tmp_path / "perpetuo.config.yaml"
     config.write_text(DEMO)
     server = new_redis_server("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")

@@ -10,16 +10,17 @@ from tests.promises_ran import PromisesRan, Tally, promise_table, table
 script = promise_table()
 PAGE: str = script.PAGE.read_text()
 PROMISES = set(script.promises(PAGE))
+TESTS = script.collect()
 
 
 def test_the_table_is_up_to_date() -> None:
     """Somebody who adds a test for a promise adds it to the page: run scripts/promise_table.py."""
-    assert script.rewritten(PAGE, script.collect()) == PAGE, "run: .venv/bin/python scripts/promise_table.py"
+    assert script.rewritten(PAGE, TESTS) == PAGE, "run: .venv/bin/python scripts/promise_table.py"
 
 
 def test_each_named_test_exists() -> None:
     """No test that was renamed or removed is still claimed."""
-    existing = {(test.file, test.name) for test in script.collect()}
+    existing = {(test.file, test.name) for test in TESTS}
     claimed = {
         (f"tests/{file}", name)
         for row in PAGE.splitlines()
@@ -32,7 +33,7 @@ def test_each_named_test_exists() -> None:
 
 def test_promises_without_a_test_are_listed() -> None:
     """What no test holds is not passed over."""
-    tested = {number for test in script.collect() for number in test.promises}
+    tested = {number for test in TESTS for number in test.promises}
     listed = re.search(r"^- No test of that name: (.*)\.$", PAGE, re.MULTILINE)
     assert listed is not None
     assert set(re.findall(r"[A-Z]\d+", listed[1])) == PROMISES - tested
@@ -41,7 +42,7 @@ def test_promises_without_a_test_are_listed() -> None:
 def test_tests_name_promises_that_exist() -> None:
     """A slip such as ``test_b10_…`` would prove nothing."""
     letters = {number[0] for number in PROMISES}
-    unknown = {n for test in script.collect() for n in test.promises if n[0] in letters and n not in PROMISES}
+    unknown = {n for test in TESTS for n in test.promises if n[0] in letters and n not in PROMISES}
     assert not unknown
 
 
