@@ -7,10 +7,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
+import attrs
+import httpx
 import pytest
 
 from perpetuo.domain.model.errors import Reason
-from tests.integration.faults.traffic import Traffic, judge
+from tests.integration.faults.traffic import Traffic, audit, judge
 from tests.integration.redis.proxy import LossyProxy, lossy_proxy_aside
 from tests.live import LiveGateway, eventually, rows
 from tests.servers import PostgresServer, RedisServer, sql
@@ -145,6 +147,37 @@ def test_r5_replies_of_redis_are_lost_after_the_command_ran(
         proxy.lose = 0
         traffic.await_good()
     judge(traffic, postgres.url)
+
+
+def test_the_audit_notices_what_it_is_for(gateway: LiveGateway, postgres: PostgresServer) -> None:
+    """A row that is missing, one too many, one for a refusal, and a cost that was changed."""
+    with Traffic(gateway, "doctored", clients=2) as traffic:
+        traffic.await_good()
+    audit(gateway, postgres.url, "doctored", traffic.seen)
+    real = next(one for one in traffic.seen if one.good)
+    for problem, history, doctor, mend in (
+        ("no row", [*traffic.seen, attrs.evolve(real, request_id="never")], "select 1", "select 1"),
+        ("refused, and yet a row", [attrs.evolve(real, answer=REFUSED)], "select 1", "select 1"),
+        (
+            "written down twice",
+            traffic.seen,
+            TWICE,
+            "delete from events where id = '01890000-0000-7000-8000-0000000000ff'",
+        ),
+        ("counted", traffic.seen, COST.format("+"), COST.format("-")),
+    ):
+        sql(postgres.url, doctor)
+        with pytest.raises(AssertionError, match=problem):
+            audit(gateway, postgres.url, "doctored", history, patience=0.2)
+        sql(postgres.url, mend)
+    audit(gateway, postgres.url, "doctored", traffic.seen)
+
+
+REFUSED = httpx.Response(503, json={"error": {"code": "store_unavailable"}})
+COST = "update events set cost_nano_usd = cost_nano_usd {} 1 where tag = 'doctored'"
+SECOND = "01890000-0000-7000-8000-0000000000ff"
+TWICE = f"""insert into events select (jsonb_populate_record(e, jsonb_build_object('id', '{SECOND}'))).*
+from events e where tag = 'doctored' limit 1"""  # noqa: S608
 
 
 @pytest.fixture(scope="module")

@@ -179,7 +179,15 @@ def broken_by(text: str) -> str:
     return code
 
 
-def audit(gateway: LiveGateway, database: str, tag: str, seen: list[Seen], *, forgetful: bool = False) -> None:
+def audit(
+    gateway: LiveGateway,
+    database: str,
+    tag: str,
+    seen: list[Seen],
+    *,
+    forgetful: bool = False,
+    patience: float = 20,
+) -> None:
     """Rules 3 and 4, for the calls of one tag."""
     asked_a_provider = {one.request_id for one in seen if one.good or reason_of(one) not in FREE_REASONS}
     free = {one.request_id for one in seen if not one.good and reason_of(one) in STORE_REASONS}
@@ -192,7 +200,7 @@ def audit(gateway: LiveGateway, database: str, tag: str, seen: list[Seen], *, fo
         missing = asked_a_provider - set(found)
         return _books(gateway, database) or (f"no row: {missing}" if missing and not forgetful else None)
 
-    until = time.monotonic() + 20
+    until = time.monotonic() + patience
     while problem := wrong():
         assert time.monotonic() < until, problem
         time.sleep(0.1)
