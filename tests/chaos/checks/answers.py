@@ -13,7 +13,7 @@ SLACK = 6.0
 """Seconds over the deadline that a busy machine and the network may take."""
 RECOVERED = 10.0
 """Seconds after the end of a store's outage in which calls are admitted again, on a busy machine."""
-RELOADED = 3.0
+RELOADED = 5.0
 """Seconds in which every worker that is not stopped has heard of a change."""
 PASSED_ON = frozenset({400, 404, 413, 422})
 """Statuses of the provider's own that a client may see."""

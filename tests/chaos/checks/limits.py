@@ -9,7 +9,7 @@ from tests.chaos.evidence import STOPS, Evidence
 from tests.chaos.history import Answered, Asked
 
 MINUTE_US = 60_000_000
-RELOADED = 3.0
+RELOADED = 5.0
 """Seconds in which every worker that is not stopped has heard of a raised limit."""
 INSTANT = 2.0
 """Seconds by which the time of an instant in Redis's journal may be too early."""
