@@ -93,8 +93,7 @@ class Responder:
         if refusal is not None:
             await client.fail(refusal)
         else:
-            await client.write(DONE)
-            await client.finish()
+            await client.finish(DONE)
         return broken_fault(call, stream, failure, ended_at)
 
     def _overhead(self, call: Call) -> tuple[str, str]:

@@ -92,7 +92,9 @@ class Client(Protocol):
 
     async def write(self, data: bytes) -> None: ...
 
-    async def finish(self) -> None: ...
+    async def finish(self, data: bytes) -> None:
+        """End a started stream with its last bytes."""
+        ...
 
     async def refuse(self, refusal: Refusal, headers: Iterable[tuple[str, str]]) -> None:
         """Answer with the error envelope."""

@@ -43,7 +43,7 @@ class Calls:
         caller = self._caller(scope, head)
         if isinstance(caller, Refusal):
             return await self._turn_away(scope, head, client, caller)
-        body = await intake.read_body(receive, self._gateway.settings.server, self._patience)
+        body = await intake.read_body(receive, head, self._gateway.settings.server, self._patience)
         if isinstance(body, Refusal):
             return await self._refuse(scope, head, client, caller, body, close=True)
         request = self._request(scope, head, client, body, started, started_us)

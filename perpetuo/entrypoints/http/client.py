@@ -24,6 +24,12 @@ def encode(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
 
 
+async def _gone(receive: Receive) -> None:
+    """Until the client has left; what remains to be said of its body comes first."""
+    while (await receive())["type"] == "http.request":
+        pass
+
+
 class AsgiClient:
     """
     `perpetuo.domain.ports.Client` over one ASGI request whose body has been read.
@@ -52,7 +58,7 @@ class AsgiClient:
         self._watch_later = asyncio.get_running_loop().call_later(WATCH_AFTER, self._watch, receive)
 
     def _watch(self, receive: Receive) -> None:
-        self._watcher = asyncio.ensure_future(receive())
+        self._watcher = asyncio.ensure_future(_gone(receive))
         self._watcher.add_done_callback(self._left)
 
     def _left(self, watcher: asyncio.Future[Any]) -> None:
@@ -80,8 +86,8 @@ class AsgiClient:
     async def write(self, data: bytes) -> None:
         await self._body(data, more=True)
 
-    async def finish(self) -> None:
-        await self._body(b"", more=False)
+    async def finish(self, data: bytes) -> None:
+        await self._body(data, more=False)
 
     def status_of(self, refusal: Refusal) -> int:
         return status_of(refusal, self._budget_status)

@@ -227,15 +227,20 @@ CUT_SHORT = Refusal(Reason.INVALID_REQUEST, "The body ended before its end, or i
 """Granian says the same of a client that left and of one that is still there but sent a bad chunk."""
 
 
-async def read_body(receive: Any, server: ServerSettings, patience: Patience) -> bytes | Refusal:
-    """The whole body within its limits. After a refusal the connection can't be used again."""
+async def read_body(receive: Any, head: Head, server: ServerSettings, patience: Patience) -> bytes | Refusal:
+    """
+    The whole body within its limits. After a refusal the connection can't be used again.
+
+    Once there are as many bytes as announced, Granian is not asked for the end: it would say so in a further message
+    from another thread, which costs as much as reading the body did. Whoever listens next finds that message first.
+    """
     try:
         with patience.limit(server.body_timeout):
             message = await receive()
             if message["type"] != "http.request":
                 return CUT_SHORT
             body: bytes = message.get("body", b"")
-            if not message.get("more_body"):
+            if not message.get("more_body") or (body and head.fields.get(b"content-length") == b"%d" % len(body)):
                 return body if len(body) <= server.request_max_bytes else too_large(server)
             return await _rest(receive, body, server)
     except TimeoutError:

@@ -156,7 +156,8 @@ class Listener:
         if self.on_write is not None:
             self.on_write()
 
-    async def finish(self) -> None:
+    async def finish(self, data: bytes) -> None:
+        await self.write(data)
         self.finished = True
 
     async def refuse(self, refusal: Refusal, headers: Iterable[tuple[str, str]]) -> None:
