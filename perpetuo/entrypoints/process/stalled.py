@@ -9,6 +9,8 @@ has waited so long for a client's window, or for its acknowledgement.
 Rule 1: listeners get the option, and connections inherit it. Granian makes listeners itself, after the application's
 start; they are found among the process's own descriptors.
 Rule 2: it is longer than the 20 s, so that such a call is settled as one whose client left.
+Rule 3: nothing but sockets is duplicated. Closing any descriptor of a file drops all locks that this process has on
+it (fcntl(2)): SQLite's were gone, the next reader that left took the write-ahead log with it, and rows were lost.
 """
 
 import asyncio
@@ -64,6 +66,8 @@ def _listeners() -> Iterator[socket.socket]:
 def _socket(descriptor: int) -> socket.socket | None:
     """A second handle of this descriptor, if it is a socket and still open."""
     try:
+        if not (DESCRIPTORS / str(descriptor)).readlink().name.startswith("socket:"):
+            return None
         copy = os.dup(descriptor)
     except OSError:
         return None

@@ -2,7 +2,10 @@
 
 import asyncio
 import errno
+import fcntl
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +47,16 @@ async def test_s5_listeners_are_waited_for() -> None:
         await asyncio.wait_for(looking, 5)
         assert later.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1_000
         assert other.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+
+
+async def test_a1_looking_for_listeners_leaves_the_locks_of_files_alone(tmp_path: Path) -> None:
+    """Rows in SQLite were lost: with its locks gone, whoever read the file last deleted the log under the gateway."""
+    file = tmp_path / "locked"
+    file.write_bytes(b"x")
+    asking = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    with file.open("r+b") as held, socket.create_server(("127.0.0.1", 0)) as listener:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        await asyncio.wait_for(cut_stalled({listener.getsockname()[1]}, 1.0), 5)
+        other = await asyncio.create_subprocess_exec(sys.executable, "-c", asking, file, stderr=asyncio.subprocess.PIPE)
+        _, said = await other.communicate()
+    assert b"BlockingIOError" in said
