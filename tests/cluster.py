@@ -169,7 +169,7 @@ class Line:
     @classmethod
     def to(cls, url: str, cluster: Cluster) -> "Line":
         client = httpx.Client(
-            timeout=30, verify=False, limits=httpx.Limits(max_connections=1, keepalive_expiry=3_600), trust_env=False
+            timeout=120, verify=False, limits=httpx.Limits(max_connections=1, keepalive_expiry=3_600), trust_env=False
         )
         answer = client.get(f"{url}/health/live")
         server: socket.socket = answer.extensions["network_stream"].get_extra_info("socket")

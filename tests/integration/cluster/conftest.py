@@ -1,5 +1,6 @@
 """One cluster for all tests of this folder: see `scene`."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def shared_scene(_shared_postgres: str, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def scene(shared_scene: Scene) -> Iterator[Scene]:
-    """The cluster, whole before and after every test, with its own configuration."""
+    """The cluster, whole before and after every test; not across midnight, when budgets begin anew."""
+    to_midnight = 86_400 - time.time() % 86_400
+    time.sleep(to_midnight + 1 if to_midnight < 20 else 0)
     shared_scene.cluster.wait_whole()
     yield shared_scene
     shared_scene.cluster.wait_whole()

@@ -222,8 +222,11 @@ class Scene:
         """Wait until none of the tenant's calls is in flight and SQL has all rows that Redis has counted."""
 
         def look() -> bool:
-            day = sum(row["cost_nano_usd"] for row in self.calls_of(tenant))
-            return all(window == (day, 0) for window in self.budget(tenant).values())
+            calls = self.calls_of(tenant)
+            return all(
+                (sum(row["cost_nano_usd"] for row in calls if row["budget_day"].startswith(window)), 0) == counted
+                for window, counted in self.budget(tenant).items()
+            )
 
         eventually(look, seconds, every=0.1)
 

@@ -68,7 +68,7 @@ def test_b5_a_late_settlement_corrects_counter_and_row_to_the_nano(scene: Scene)
 @pytest.mark.timeout(240)
 def test_b5_i7_a_killed_and_a_stopped_worker_in_real_time(scene: Scene) -> None:
     """Nobody helps time along: charged within 60 s of the kill; the stopped one, awake after a minute, corrects."""
-    key = {"x-idempotency-key": "real time"}
+    key = {"x-idempotency-key": "real-time"}
     with scene.cluster.lines() as lines, ExitStack() as calls:
         lost = calls.enter_context(in_flight(scene, lines[0], "real", "killed", **key))
         late = calls.enter_context(in_flight(scene, lines[3], "real", "paused"))
