@@ -15,12 +15,14 @@ has one, and knows by ``/proc`` whose it is.
 import concurrent.futures
 import contextlib
 import itertools
+import json
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -109,6 +111,11 @@ class Cluster:
             return len(pids) == self.workers and all(f'"pid":{pid},"workers":' in log for pid in pids)
 
         eventually(lambda: all(whole(gateway) for gateway in self.gateways), seconds)
+
+    def ready_at(self, pid: int) -> float:
+        """When this worker said in its gateway's log that it is ready; on the clock of `time.time`."""
+        line = next(line for line in self.log().splitlines() if f'"pid":{pid},"workers":' in line)
+        return datetime.fromisoformat(json.loads(line)["time"]).timestamp()
 
     def kill_worker(self, pid: int | None = None) -> int:
         """SIGKILL to one worker, the oldest unless told which; its pid."""

@@ -36,6 +36,7 @@ TENANTS: dict[str, str] = {
     "plain": "{}",
     "rated": "{rateLimitMin: 60}",
     "sliding": "{rateLimitMin: 60}",
+    "two-keys": "{rateLimitMin: 60}",
     "patient": "{rateLimitMin: 60}",
     "flooded": "{rateLimitMin: 20}",
     "seven": "{budgetDay: 0.08}",
@@ -44,14 +45,15 @@ TENANTS: dict[str, str] = {
     "breaking": "{}",
     "one-run": "{}",
     "twin-a": "{}",
-    "twin-b": "{}",
+    "twin-x": "{}",
     "retried": "{}",
     "undecided": "{}",
     "paused": "{}",
     "abandoned": "{}",
     "real": "{}",
-    "fenced": "{}",
-    "killed": "{}",
+    "fenced-false": "{}",
+    "fenced-true": "{}",
+    **dict.fromkeys(("killed", "killed-1", "killed-2", "killed-3"), "{}"),
     "loaded": "{}",
     "beside": "{}",
     "points": "{}",
@@ -59,6 +61,7 @@ TENANTS: dict[str, str] = {
 }
 """Tenant and its limits; its one key is `key_of` it."""
 FURTHER_KEYS: dict[str, dict[str, str]] = {
+    "two-keys": {"tight": "{rateLimitMin: 15}"},
     "sampled": {"by-day": "{budgetDay: 0.3}", "by-month": "{budgetMonth: 0.4}"},
 }
 """Tenant, names of keys, and their limits."""
@@ -97,7 +100,7 @@ BEHAVIOURS = {
     "resetting": "end=reset,after=2,tokens=9",
     "silent": "wait=1",
     "drip": "gap=0.02,tokens=9",
-    "slowly": "gap=0.1,tokens=30",
+    "slowly": "gap=0.05,tokens=30",
 }
 
 
@@ -254,8 +257,9 @@ class Scene:
 
     def end_leases(self, tenant: str, calls: Iterable[str]) -> None:
         """Half a minute later, for these calls of dead or stopped workers: the reaper may have them."""
-        with self.redis.client() as client:
-            client.zadd(keys.holds(keys.prefix_of(tenant)), dict.fromkeys(calls, 1))
+        if ended := dict.fromkeys(calls, 1):
+            with self.redis.client() as client:
+                client.zadd(keys.holds(keys.prefix_of(tenant)), ended)
 
     def end_claims(self, tenant: str) -> None:
         """A lease later, for the idempotency keys of a tenant that are claimed."""

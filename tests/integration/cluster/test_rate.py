@@ -27,6 +27,15 @@ def test_r1_a_hundred_clients_over_four_workers_get_exactly_the_limit(scene: Sce
     assert len(scene.journal_of(scene.written("rated", 60))) == 60
 
 
+def test_r1_a_keys_own_limit_is_exact_within_its_tenants(scene: Scene) -> None:
+    """A key with 15 in a tenant with 60: of fifty callers 15 are admitted, of a hundred with another key 45."""
+    tight = scene.swarm([Ask(key_of("two-keys", "tight"))] * 50, clients=50)
+    assert [reply.status for reply in tight].count(200) == 15
+    loose = scene.swarm([Ask(key_of("two-keys"))] * 100, clients=100)
+    assert [reply.status for reply in loose].count(200) == 45
+    assert len(scene.journal_of(scene.written("two-keys", 60))) == 60
+
+
 def test_r1_as_many_are_admitted_as_have_left_the_minute(scene: Scene) -> None:
     """When 25 of 60 admissions are a minute old, exactly 25 of 100 concurrent calls are admitted, and then none."""
     key = key_of("sliding")
