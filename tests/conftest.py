@@ -21,9 +21,9 @@ import pytest
 
 from tests import mutants, servers
 from tests.promises_ran import PromisesRan
-from tests.turns import pytest_runtest_protocol
+from tests.turns import pytest_runtest_protocol, pytest_xdist_make_scheduler
 
-__all__ = ["pytest_runtest_protocol"]
+__all__ = ["pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
 T = TypeVar("T")
 
 

@@ -6,6 +6,8 @@ measures time, so nothing else may run meanwhile: it waits for the tests under w
 
 Two file locks, both freed by the kernel when a process dies. Whoever wants to begin passes ``gate``; ordinary tests
 then share ``floor``, a test that is alone takes it whole and keeps ``gate`` closed until it has.
+
+A module's tests run in one process, one after the other; those of a folder in `TOGETHER` as well.
 """
 
 import fcntl
@@ -14,9 +16,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
+TOGETHER = ("tests/integration/cluster/",)
+"""Folders whose tests share something that takes long to start."""
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID")
 """Names this run in every process of it; none: a single process, which needs no turns."""
 
@@ -39,3 +45,18 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     with turn(Path(tempfile.gettempdir()) / f"tests-{RUN}", alone=item.get_closest_marker("alone") is not None):
         return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """``--dist loadscope``, with scopes that are larger than a module."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = _scope
+    return scheduler
+
+
+def _scope(test: str) -> str:
+    """What a test belongs to, by its name."""
+    return next((folder for folder in TOGETHER if test.startswith(folder)), test.rpartition("::")[0])

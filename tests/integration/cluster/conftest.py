@@ -14,7 +14,7 @@ from tests.journal_upstream import JournalUpstream
 FAIL_POINTS = Path(__file__).parents[2] / "failpoints"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_scene(_shared_postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     redis = servers.RedisServer("--maxmemory", "256mb")
     database = servers.new_database(_shared_postgres)
