@@ -22,7 +22,7 @@ FOR_MAIN = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 """What an operator tells the server; the main process goes by it, and tells the workers."""
 FOR_WORKERS = frozenset({signal.SIGUSR1, signal.SIGUSR2})
 """What the main process tells workers; it is deaf to them itself."""
-GATEWAY = ("perpetuo.entrypoints.http.app", "perpetuo.entrypoints.process.worker", "uvloop")
+GATEWAY = ("perpetuo.entrypoints.process.cradle",)
 
 
 def open_nursery(imports: Sequence[str] = GATEWAY) -> None:

@@ -202,26 +202,30 @@ class GatewayServer(MPServer):
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 
     def _end_workers(self) -> None:
-        """Wait until every worker has drained and left; whoever has not is stopped by `shutdown`."""
+        """Wait until every worker has left; whoever has not in time is stopped by `shutdown`."""
         for worker in self.wrks:
             worker.interrupt_by_parent = True  # its end is no accident now
         self.interrupt_children.clear()
         if not self.came_up:
             for worker in self.wrks:
                 worker.kill()
-            return
-        if self.launch.drain_delay is None:
-            self._signal_workers(signal.SIGUSR1)  # so that the SIGTERM of `shutdown` means: now
-            return
-        most = self.launch.drain_delay + FINISH_SECONDS
-        self._tell("info", "stopping", {"drain_seconds": most})
-        deadline = time.monotonic() + most
+        elif self.launch.drain_delay is None:
+            self._tell_until_gone(signal.SIGTERM, KILL_SECONDS)  # twice: now
+        else:
+            most = self.launch.drain_delay + FINISH_SECONDS
+            self._tell("info", "stopping", {"drain_seconds": most})
+            if not self._tell_until_gone(signal.SIGUSR1, most):
+                self._tell("warning", "drain_cut_short", {"meaning": "calls still in flight are broken off"})
+
+    def _tell_until_gone(self, number: signal.Signals, seconds: float) -> bool:
+        """Again and again, as a signal that comes between two runs of a worker's loop is lost; are they all gone?"""
+        deadline = time.monotonic() + seconds
         while any(worker.is_alive() for worker in self.wrks):
             if time.monotonic() >= deadline or self.stop_signals > 1:
-                self._tell("warning", "drain_cut_short", {"meaning": "calls still in flight are broken off"})
-                return
-            self._signal_workers(signal.SIGUSR1)  # again: one that comes between two runs of its loop is lost
+                return False
+            self._signal_workers(number)
             self.main_loop_interrupt.wait(0.1)
+        return True
 
     def _signal_workers(self, number: signal.Signals) -> None:
         for worker in self.wrks:

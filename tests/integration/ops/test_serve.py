@@ -216,10 +216,12 @@ def test_healthcheck_and_migrate(redis_url: str, sqlite: str) -> None:
 
 
 def test_dev_needs_nothing_and_says_what_to_do(tmp_path: Path) -> None:
-    """The printed curl line works as it is printed, and events are in the file it names."""
+    """The printed curl line works as it is printed, events are in the file it names, and Ctrl-C ends it in order."""
     port = str(servers.free_port())
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PORT": port}
-    with subprocess.Popen([PERPETUO, "dev"], env=environ, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [PERPETUO, "dev"], env=environ, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             text = ""
@@ -235,6 +237,10 @@ def test_dev_needs_nothing_and_says_what_to_do(tmp_path: Path) -> None:
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 0
+            assert process.stdout is not None
+            rest = process.stdout.read()
+    assert '"stopped"' in rest  # by itself, not killed
+    assert "Traceback" not in rest
     database = tmp_path / ".local/state/perpetuo/perpetuo.sqlite3"
     assert database.exists()
     assert str(database) in text

@@ -1,6 +1,8 @@
 """What `serve` refuses to start with, what it warns of, and what `dev` decides by itself."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -111,3 +113,23 @@ def test_the_curl_line_is_one_command() -> None:
     text = "\n".join(dev.curl("http://127.0.0.1:3000", "sk-perpetuo-pro-1", "gpt-3.5-turbo"))
     assert text.count("\\\n") == 2
     assert """-d '{"model": "gpt-3.5-turbo",""" in text
+
+
+HEAVY = {"alembic", "httpx", "jinja2", "litestar", "rich", "sqlalchemy"}
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("perpetuo", {"attr", "click", "granian", *HEAVY}),
+        ("perpetuo.entrypoints.cli", {"attr", "click", "granian", *HEAVY}),
+        ("perpetuo.entrypoints.commands.healthcheck", {"granian", *HEAVY}),
+        ("perpetuo.entrypoints.commands.serve", HEAVY),
+        ("perpetuo.entrypoints.process.cradle", {"alembic", "click", "httpx", "rich"}),
+    ],
+)
+def test_nothing_is_imported_that_a_start_does_not_need(module: str, unwanted: set[str]) -> None:
+    """Imports are most of a start: each process has its own, and the program itself none before it answers signals."""
+    script = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {*done.stdout.split()} & unwanted
