@@ -25,14 +25,17 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 # The environment gets no pip of its own where another can fill it: uv, or Python's own from pip 22.3 on. That, and leaving
 # it to a first start to compile what it imports, is a third of the time until `make run` answers.
+# $(call quietly,a command) shows what went wrong when it failed, and nothing when Ctrl-C ended it.
+quietly = said=$$(mktemp) && trap 'rm -f $$said; exit 130' INT && \
+	if $(1) 2>$$said; then rm -f $$said; else cat $$said >&2; rm -f $$said; exit 1; fi
 # $(call install,options of pip install)
 ifeq ($(UV),)
 PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
-install = $(PIP) install --quiet --disable-pip-version-check --no-compile --no-deps $(1)
+install = $(call quietly,$(PIP) install --quiet --disable-pip-version-check --no-compile --no-deps $(1))
 without_pip = $$($(PYTHON) -c 'import pip; exit([int(n) for n in pip.__version__.split(".")[:2]] < [22, 3])' \
 	2>/dev/null && echo --without-pip)
 else
-install = VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps $(1)
+install = $(call quietly,VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps $(1))
 without_pip = --without-pip
 endif
 compile = $(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true  # a few packages ship templates that are no Python
@@ -45,7 +48,7 @@ help: ## this list
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Perpetuo needs Python 3.11 or newer; none was found. Try: make PYTHON=/path/to/python3.12"; exit 1; }
-	@$(PYTHON) -m venv $(without_pip) $(VENV) || { rm -rf $(VENV); \
+	@trap 'rm -rf $(VENV); exit 130' INT; pip=$(without_pip); $(PYTHON) -m venv $$pip $(VENV) || { rm -rf $(VENV); \
 		echo "$(PYTHON) can't make a virtual environment. On Debian: apt install python3-venv"; exit 1; }
 
 $(RUN): requirements.txt requirements-build.txt | $(BIN)/python
