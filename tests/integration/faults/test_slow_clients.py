@@ -18,7 +18,7 @@ from tests.integration.faults.upstreams import Upstreams
 from tests.integration.gateway.test_upstreams import CHUNK_HEAD
 from tests.live import KEY, LiveGateway, eventually
 
-BODY_SECONDS = 2.0
+BODY_SECONDS = 1.0
 """``bodyTimeout`` of the gateway here."""
 ROUNDS, CALLS = 3, 60
 
@@ -116,7 +116,7 @@ def test_s5_two_hundred_slow_uploads_do_not_slow_the_others_and_are_cut_in_time(
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_s5_a_thousand_slow_clients_of_every_kind(hasty: LiveGateway, upstreams: Upstreams) -> None:
-    """Heads without an end (cut after 60 s), uploads (2 s), readers that take nothing (30 s)."""
+    """Heads without an end (cut after 60 s), uploads (1 s), readers that take nothing (30 s)."""
     upstreams.acts["endless"] = endless
     found = unharmed(hasty, 1_000, "head", "upload", "upload", "upload", "reader", arriving=6, at_least=70)
     for kind, deadline in (("head", 60), ("upload", BODY_SECONDS), ("reader", 30)):

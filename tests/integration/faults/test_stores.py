@@ -18,6 +18,8 @@ from tests.live import LiveGateway, eventually, rows
 from tests.servers import PostgresServer, RedisServer, sql
 
 Fault = Callable[[RedisServer], None]
+SLOW = pytest.mark.slow
+"""For what one level below `make test` shows as well."""
 
 
 def killed(redis: RedisServer) -> None:
@@ -73,7 +75,7 @@ def name_of(fault: Callable[..., None]) -> str:
 
 
 SPARES_DATA = [killed, stopped, scripts_forgotten, clients_paused, connections_cut]
-LOSES_DATA = [emptied, pytest.param(flushed, marks=pytest.mark.slow)]
+LOSES_DATA = [emptied, pytest.param(flushed, marks=SLOW)]
 
 
 @pytest.mark.parametrize("fault", SPARES_DATA, ids=name_of)
@@ -132,7 +134,7 @@ def test_o2_an_eviction_policy_that_turns_wrong_while_running_is_told(
     judge(traffic, postgres.url)
 
 
-@pytest.mark.parametrize("silently", [False, True], ids=["cut", "silent"])
+@pytest.mark.parametrize("silently", [pytest.param(False, id="cut"), pytest.param(True, id="silent", marks=SLOW)])
 def test_r5_replies_of_redis_are_lost_after_the_command_ran(
     behind_proxy: tuple[LiveGateway, LossyProxy], postgres: PostgresServer, silently: bool
 ) -> None:
@@ -233,7 +235,7 @@ def locked(postgres: PostgresServer) -> None:
     sql(postgres.url, "do $$ begin lock table events in access exclusive mode; perform pg_sleep(1.5); end $$")
 
 
-SQL_FAULTS = [stopped_immediately, every_process_killed, one_backend_killed, frozen, locked]
+SQL_FAULTS = [stopped_immediately, every_process_killed, one_backend_killed, locked, pytest.param(frozen, marks=SLOW)]
 
 
 @pytest.mark.parametrize("fault", SQL_FAULTS, ids=name_of)
