@@ -10,12 +10,17 @@ Rule 2: it is started before the environment is complete, so a worker is handed 
 Rule 3: no signal ends it. Ctrl-C, a closed terminal and systemd tell the whole group; a nursery that obeyed would
 take the main process's sight of its workers along. It ends when the main process and all workers have.
 Rule 4: the signals it blocks are blocked in a worker from its first instruction, until the worker can obey them.
+Rule 5: one that can't be reached (it was killed, or its socket in the folder of temporary files was tidied up) is given
+up, and the next worker comes from another.
 """
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker
+from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 FOR_MAIN = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
@@ -35,3 +40,12 @@ def open_nursery(imports: Sequence[str] = GATEWAY) -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def give_up_nursery() -> None:
+    """End it, whatever state it is in. From then on its workers look dead from here, though they are not."""
+    nursery: Any = vars(forkserver)["_forkserver"]  # Python has no public way to end it
+    with suppress(OSError):
+        if nursery._forkserver_pid is not None:
+            os.kill(nursery._forkserver_pid, signal.SIGKILL)
+        nursery._stop()

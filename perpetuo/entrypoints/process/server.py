@@ -33,7 +33,7 @@ from granian.server.mp import MPServer, WorkerProcess
 
 from perpetuo.adapters.telemetry.once import ask_again
 from perpetuo.entrypoints.process import rundir
-from perpetuo.entrypoints.process.nursery import CONTEXT, open_nursery
+from perpetuo.entrypoints.process.nursery import CONTEXT, give_up_nursery, open_nursery
 
 FINISH_SECONDS = 60.5
 """For calls in flight, after the drain delay: they have 58 s, error events and settlements the rest (O1)."""
@@ -187,10 +187,11 @@ class GatewayServer(MPServer):
             if respawn.due is None or respawn.due > time.monotonic() or self.interrupt_signal:
                 continue
             respawn.due = None
-            worker = self._spawn_worker(place, spawn_target, target_loader)
             try:
+                worker = self._spawn_worker(place, spawn_target, target_loader)
                 worker.start()
-            except (OSError, EOFError) as broken:  # the nursery is dying: its end shows before it can be waited for
+            except (OSError, EOFError) as broken:  # dying, perhaps: that shows before a dead child can be waited for
+                give_up_nursery()
                 respawn.died(time.monotonic(), 0.0)
                 self._tell("warning", "worker_not_replaced", {"worker": place + 1, "cause": repr(broken)})
                 continue

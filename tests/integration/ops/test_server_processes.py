@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -157,6 +158,17 @@ def test_o5_a_killed_nursery_does_not_take_the_gateway_along(start: Callable[...
         os.kill(nursery, signal.SIGKILL)
         server.eventually(lambda: True if len(server.workers() - before) == 2 else None, 5)
         assert slow.result()[0] == 200
+    assert server.stop() == 0
+
+
+def test_o5_a_nursery_that_nobody_reaches_is_replaced(start: Callable[..., Running], tmp_path: Path) -> None:
+    """Its socket went with the temporary files that somebody tidied up: a killed worker is replaced all the same."""
+    server = start(TMPDIR=str(tmp_path))
+    before = server.up(2)
+    (socket_file,) = tmp_path.glob("pymp-*/*")
+    socket_file.unlink()
+    os.kill(min(before), signal.SIGKILL)
+    server.eventually(lambda: True if len(server.workers() - before) == 2 else None, 10)
     assert server.stop() == 0
 
 
