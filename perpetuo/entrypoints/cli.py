@@ -11,8 +11,6 @@ import signal
 import sys
 from typing import Any
 
-from perpetuo.entrypoints.process.nursery import open_nursery
-
 SERVERS = ("dev", "serve")
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -23,6 +21,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, _leave)
     if serves:
         signal.signal(signal.SIGTERM, _leave)  # as process 1 of a container it would not hear it otherwise
+        from perpetuo.entrypoints.process.nursery import open_nursery  # noqa: PLC0415 - see rule 1
+
         open_nursery()
     from perpetuo.entrypoints.commands.group import main as commands  # noqa: PLC0415 - see rule 1
 
