@@ -221,6 +221,7 @@ def test_o5_a_killed_worker_under_load_does_not_bother_the_others(scene: Scene) 
         with scene.cluster.lines() as now:
             assert {line.chat(key_of("loaded")).status_code for line in now} == {200}
             assert victim not in {line.pid for line in now}
+        eventually(lambda: broken)
         stop.set()
         for worker in running:
             worker.result(10)

@@ -158,7 +158,7 @@ def test_i8_a_keyed_stream_that_lost_its_client_is_finished_and_replayed(client:
     stream = client.chat.completions.create(**asked)
     seen = next(text for chunk in stream if (text := chunk.choices[0].delta.content))
     stream.close()
-    patient = client.with_options(max_retries=5)
+    patient = client.with_options(max_retries=30)  # a second each, as told by the 409
     replayed = list(patient.chat.completions.create(**asked))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in replayed)
     assert text.startswith(seen)

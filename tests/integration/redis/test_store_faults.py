@@ -56,6 +56,7 @@ async def back_after(store: RedisStore) -> float:
             return time.perf_counter() - begun
 
 
+@pytest.mark.alone
 async def test_r5_killed_refuses_at_once_and_is_back_within_two_seconds(new_redis_server: NewServer) -> None:
     """A refused connection is known in milliseconds; a restarted Redis is found again."""
     server = new_redis_server()
@@ -72,6 +73,7 @@ async def test_r5_killed_refuses_at_once_and_is_back_within_two_seconds(new_redi
         assert store.epoch not in {"", first_life}
 
 
+@pytest.mark.alone
 async def test_r5_frozen_decides_within_150_ms_then_within_5(new_redis_server: NewServer) -> None:
     """A Redis that accepts connections and answers nothing costs one timeout and a third, once."""
     server = new_redis_server()
@@ -92,6 +94,7 @@ async def test_r5_restarted_between_two_calls_is_not_noticed(new_redis_server: N
         assert await store.execute(b"PING") == b"PONG"
 
 
+@pytest.mark.alone
 async def test_o2_starts_while_redis_is_away() -> None:
     """Connecting to nothing returns at once, with a problem in plain words."""
     async with connected(f"redis://127.0.0.1:{free_port()}") as store:

@@ -76,6 +76,7 @@ async def test_a2_what_only_postgres_refuses_is_set_aside(store: SqlEventStore, 
     assert row.encode() == poison.row
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("spoil", "every"), [({"upstream_model": "\0"}, 2), ({"status": "fine"}, 50)], ids=["NUL", "type"]
 )

@@ -38,7 +38,7 @@ async def test_c8_silence_ends_when_its_phase_does(upstream: MakeUpstream) -> No
             start = time.monotonic()
             failure = await failure_of(call(client, within=phases(**within)))
             assert (failure.fault, failure.sent) == (Fault.TIMEOUT, True)
-            assert 0.25 < time.monotonic() - start < 0.8
+            assert 0.25 < time.monotonic() - start < 1.3
             assert client.stats().busy == client.stats().idle == 0
 
 
@@ -57,7 +57,7 @@ async def test_c8_a_drip_resets_the_gap_but_not_the_deadline(upstream: MakeUpstr
         assert failure is not None
         assert failure.fault is Fault.TIMEOUT
         assert len(whole) > 5
-        assert 0.6 < time.monotonic() - start < 1.2
+        assert 0.6 < time.monotonic() - start < 1.6
 
 
 async def test_c8_a_slow_reader_is_no_silent_server(upstream: MakeUpstream) -> None:
