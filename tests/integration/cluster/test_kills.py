@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -123,6 +124,7 @@ def kill_everything(scene: Scene, *, both: bool) -> None:
         time.sleep(0.3)
         scene.cluster.wait_whole()
     print("killing a main process, which leaves its workers behind", "and a whole gateway" if both else "")
+    orphans = one.worker_pids()
     one.signal(signal.SIGKILL)
     one.process.wait(10)
     one.start(wait=False)
@@ -132,6 +134,7 @@ def kill_everything(scene: Scene, *, both: bool) -> None:
     for gateway in scene.cluster.gateways:
         gateway.wait_ready()
     scene.cluster.wait_whole()
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans), 60)
 
 
 @pytest.mark.timeout(180)  # it starts a whole gateway
