@@ -27,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     calls.answers,
     calls.leavers,
     runs.claims,
+    runs.fences,
     runs.runs,
     runs.replays,
     answers.contract,

@@ -64,6 +64,15 @@ class Claimed:
 
 
 @attrs.frozen
+class Overwritten:
+    """A run ended a key that was not its own any more: ``fence`` is lower than the one the key had got."""
+
+    key: str
+    fence: int
+    before: int
+
+
+@attrs.frozen
 class Height:
     """A window's spent and held together passed all that it had been."""
 
@@ -90,6 +99,7 @@ class LedgerLog:
 
     admissions: dict[str, Admission] = attrs.field(factory=dict)
     claims: list[Claimed] = attrs.field(factory=list)
+    overwritten: list[Overwritten] = attrs.field(factory=list)
     heights: list[Height] = attrs.field(factory=list)
     drifts: list[Drift] = attrs.field(factory=list)
     counters: dict[tuple[str, str], tuple[int, int]] = attrs.field(factory=dict)
@@ -155,6 +165,7 @@ class _Claim:
     state: str
     call: str
     until_us: int
+    fence: int
 
 
 class Replay:
@@ -290,13 +301,17 @@ class Replay:
             fields = dict(zip(command[2::2], command[3::2], strict=True))
             state = fields[b"st"].decode()
             until = int(fields[b"lease" if state == "R" else b"exp"])
-            self._claims[key] = _Claim(state, fields.get(b"call", b"").decode(), until)
+            self._claims[key] = _Claim(state, fields.get(b"call", b"").decode(), until, int(fields[b"fence"]))
 
     def _compare(self, claims: dict[bytes, _Claim | None]) -> None:
         """Who has taken a key from whom?"""
         for key, before in claims.items():
             now = self._claims.get(key)
-            if before is None or now is None or now.state != "R" or before.state == "F" or before.call == now.call:
+            if before is None or now is None:
+                continue
+            if now.fence < before.fence or (now.state != "R" and before.state in {"D", "N"}):
+                self.log.overwritten.append(Overwritten(key.decode(), now.fence, before.fence))
+            if now.state != "R" or before.state == "F" or before.call == now.call:
                 continue
             admission = self.log.admissions.get(now.call)
             at_us = admission.at_us if admission is not None else int(self._now * 1e6)

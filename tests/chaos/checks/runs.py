@@ -25,6 +25,12 @@ def claims(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("claimed_twice", f"{about} until {one.until_us}")
 
 
+def fences(evidence: Evidence) -> Iterator[Violation]:
+    """I5: a run that lost its key neither stores over the one that has it, nor over its answer, nor sets it free."""
+    for one in evidence.ledger.overwritten:
+        yield Violation("stored_over", f"{one.key}: by run {one.fence}, after run {one.before}")
+
+
 def runs(evidence: Evidence) -> Iterator[Violation]:
     """I5, I7: a second run only after one that kept nothing, or a lease after one whose worker was dead or stopped."""
     for key, found in _runs_by_key(evidence).items():

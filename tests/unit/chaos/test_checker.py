@@ -6,7 +6,7 @@ import pytest
 from tests.chaos.checker import CHECKS, check, sums
 from tests.chaos.evidence import Evidence, Fault, Limit
 from tests.chaos.history import Exchange
-from tests.chaos.ledger_log import Claimed, Drift, Height
+from tests.chaos.ledger_log import Claimed, Drift, Height, Overwritten
 from tests.unit.chaos.sample import (
     DAY,
     T0,
@@ -128,6 +128,7 @@ LIES: list[tuple[str, Lie]] = [
     ("replay_differs", a_replay_of_another_run),
     ("claimed_twice", with_ledger(claims=[Claimed("k2", "c7", US, "R", "c6", US + 1)])),
     ("claimed_twice", with_ledger(claims=[Claimed("k2", "c7", US, "D", "", US + 1)])),
+    ("stored_over", with_ledger(overwritten=[Overwritten("k2", 1, 2)])),
     ("ran_twice", a_run_of_a_kept_key),
     ("ran_twice", with_admission("c7", at_us=US + 9_000_000)),
     ("ran_twice", with_row("c7", idempotency="stored")),

@@ -120,6 +120,23 @@ def test_who_takes_a_key_from_whom_is_seen(tmp_path: Path) -> None:
     assert (again.before, again.until_us) == ("D", at + 9_000_000)
 
 
+def test_a_run_that_ends_another_runs_key_is_seen(tmp_path: Path) -> None:
+    """Storing, freeing or marking with an older fence, or over what is kept; a renewal is nothing."""
+    key = f"{P}:idem:acme:00"
+
+    def end(state: str, fence: int) -> bytes:
+        return instant(["DEL", key], ["HSET", key, "st", state, "fence", fence, "exp", 1])
+
+    def run(fence: int) -> bytes:
+        return resp("HSET", key, "st", "R", "fence", fence, "call", f"c{fence}", "lease", 1, "exp", 1)
+
+    assert read(tmp_path, run(1), run(1), run(2), run(2), end("D", 2)).overwritten == []
+    for late in (end("D", 1), end("F", 1), end("N", 1)):
+        (found,) = read(tmp_path, run(1), run(2), late).overwritten
+        assert (found.fence, found.before) == (1, 2)
+    assert len(read(tmp_path, run(2), end("D", 2), end("D", 2)).overwritten) == 1
+
+
 def test_what_was_thrown_away_is_known(tmp_path: Path) -> None:
     """FLUSHALL is a loss: from then on the sums begin with what SQL says."""
     before = [resp(*LIFE), instant(*admit("c1")), instant(*settle("c1", 7)), resp("FLUSHALL")]
