@@ -309,7 +309,7 @@ class Replay:
             now = self._claims.get(key)
             if before is None or now is None:
                 continue
-            if now.fence < before.fence or (now.state != "R" and before.state in {"D", "N"}):
+            if now.state != "R" and (now.fence < before.fence or before.state in {"D", "N"}):
                 self.log.overwritten.append(Overwritten(key.decode(), now.fence, before.fence))
             if now.state != "R" or before.state == "F" or before.call == now.call:
                 continue
