@@ -18,7 +18,8 @@ from tests.live import LiveGateway, config_text
 
 PRICE = "price: {inputPerMTok: 1000, outputPerMTok: 1000}, maxOutputTokens: 100"
 TIMES = "timeouts: {connect: 500ms, firstToken: 1s, idle: 1s, total: 2s}"
-FOR_EVER = "timeouts: {idle: 600s, total: 600s}"
+PATIENT = "timeouts: {connect: 5s, firstToken: 5s, idle: 5s, total: 5s}"
+FOR_EVER = "timeouts: {connect: 5s, idle: 600s, total: 600s}"
 ALWAYS = "breaker: {minimumCalls: 1000000, consecutiveConnectFailures: 1000000}"
 STORMY = ", breaker: {openFor: 1s}"
 BEHIND = "{provider: demo, model: m, priority: 1}"
@@ -28,24 +29,27 @@ retry: {backoff: 10ms, maxBackoff: 500ms}
 server: {bodyTimeout: 20s, drainDelay: 500ms}"""
 
 
-def provider(name: str, origin: str, more: str) -> str:
-    return f'  - {{id: {name}, kind: openai, baseUrl: "{origin}/v1", {TIMES}{more}}}'
+def provider(name: str, origin: str, more: str, times: str = TIMES) -> str:
+    return f'  - {{id: {name}, kind: openai, baseUrl: "{origin}/v1", {times}{more}}}'
 
 
 def config(origin: str, hole: str, *, price: str = PRICE) -> str:
     """Every fault at ``origin``, and two that need no script: nobody there, and a port that swallows."""
     origins = {**dict.fromkeys(FAULTS, origin), "refusing": "http://127.0.0.1:9", "black-hole": hole}
+    others = [
+        provider("slow", origin, f", {ALWAYS}", PATIENT),
+        provider("endless", origin, f", {ALWAYS}", FOR_EVER),
+        provider("stormy", origin, STORMY),
+    ]
     providers = [provider(name, where, f", {ALWAYS}") for name, where in origins.items()]
     models = [f"  - {{name: {name}, targets: [{{provider: {name}, model: {name}}}], {price}}}" for name in origins]
     return config_text(
-        providers="\n".join(
-            ["  - {id: demo, kind: demo}", provider("slow", origin, ""), provider("stormy", origin, STORMY), *providers]
-        ),
+        providers="\n".join(["  - {id: demo, kind: demo}", *others, *providers]),
         models="\n".join(
             [
                 f"  - {{name: m, targets: [{{provider: demo, model: m}}], {price}}}",
                 f"  - {{name: slow, targets: [{{provider: slow, model: slow}}], {price}}}",
-                f"  - {{name: endless, targets: [{{provider: slow, model: endless}}], {price}, {FOR_EVER}}}",
+                f"  - {{name: endless, targets: [{{provider: endless, model: endless}}], {price}}}",
                 f"  - {{name: stormy, targets: [{{provider: stormy, model: stormy}}], {price}}}",
                 f"  - {{name: covered, targets: [{{provider: stormy, model: stormy}}, {BEHIND}], {price}}}",
                 *models,

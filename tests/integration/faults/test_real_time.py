@@ -47,6 +47,7 @@ def config(origin: str) -> str:
             [f"  - {{name: m, targets: [{{provider: demo, model: m}}], {PRICE}}}"]
             + [f"  - {{name: {name}, targets: [{{provider: {name}, model: {name}}}], {PRICE}}}" for name in names]
         ),
+        limits="{rateLimitMin: 100000, budgetDay: 1000000}",  # others spend under the same tenant
         more=f"""
   - {{id: waiting, plan: pro, limits: {{rateLimitMin: 5}}, apiKeys: ["{WAITING}"]}}
   - {{id: asking, plan: pro, limits: {{rateLimitMin: 5}}, apiKeys: ["{ASKING}"]}}

@@ -18,16 +18,14 @@ from tests.integration.faults.upstreams import Upstreams
 from tests.integration.gateway.test_upstreams import CHUNK_HEAD
 from tests.live import KEY, LiveGateway, eventually
 
-BODY_SECONDS = 1.0
-"""``bodyTimeout`` of the gateway here."""
 ROUNDS, CALLS = 3, 60
 
 
 @pytest.fixture
-def hasty(gateway: LiveGateway, configured: str) -> Iterator[LiveGateway]:
-    """The gateway, waiting for bodies no longer than that."""
+def hasty(gateway: LiveGateway, configured: str, request: pytest.FixtureRequest) -> Iterator[LiveGateway]:
+    """The gateway, waiting for bodies no longer than the fixture's parameter in seconds."""
     reloads = gateway.log().count('"config_reloaded"')
-    gateway.config_path.write_text(configured.replace("bodyTimeout: 20s", f"bodyTimeout: {BODY_SECONDS}s"))
+    gateway.config_path.write_text(configured.replace("bodyTimeout: 20s", f"bodyTimeout: {request.param}s"))
     eventually(lambda: gateway.log().count('"config_reloaded"') == reloads + 2)
     yield gateway
     gateway.config_path.write_text(configured)
@@ -103,23 +101,27 @@ def unharmed(gateway: LiveGateway, count: int, *kinds: str, arriving: float = 0.
 
 
 @pytest.mark.alone
-def test_s5_two_hundred_slow_uploads_do_not_slow_the_others_and_are_cut_in_time(hasty: LiveGateway) -> None:
-    """A byte a second each: 408 and the end at ``bodyTimeout``; those that wait for their key pay nothing."""
-    found = unharmed(hasty, 200, "upload", at_least=BODY_SECONDS + 1)
+@pytest.mark.parametrize(("hasty", "seconds"), [(1, 1.0)], indirect=["hasty"])
+def test_s5_two_hundred_slow_uploads_do_not_slow_the_others_and_are_cut_in_time(
+    hasty: LiveGateway, seconds: float
+) -> None:
+    """A byte a second each: 408 and the end at ``bodyTimeout``; nothing of theirs is held."""
+    found = unharmed(hasty, 200, "upload", at_least=seconds + 1)
     assert len(found.cut["upload"]) >= 150
-    assert min(found.cut["upload"]) >= BODY_SECONDS - 0.1
-    assert max(found.cut["upload"]) < BODY_SECONDS + 2
-    assert max(age for _, age in found.open) < BODY_SECONDS + 2
+    assert min(found.cut["upload"]) >= seconds - 0.1
+    assert max(found.cut["upload"]) < seconds + 2
+    assert max(age for _, age in found.open) < seconds + 2
     eventually(lambda: held(hasty) == "0")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_s5_a_thousand_slow_clients_of_every_kind(hasty: LiveGateway, upstreams: Upstreams) -> None:
-    """Heads without an end (cut after 60 s), uploads (1 s), readers that take nothing (30 s)."""
+@pytest.mark.parametrize(("hasty", "seconds"), [(5, 5.0)], indirect=["hasty"])
+def test_s5_a_thousand_slow_clients_of_every_kind(hasty: LiveGateway, upstreams: Upstreams, seconds: float) -> None:
+    """Heads without an end (cut after 60 s), uploads (5 s), readers that take nothing (30 s)."""
     upstreams.acts["endless"] = endless
     found = unharmed(hasty, 1_000, "head", "upload", "upload", "upload", "reader", arriving=6, at_least=70)
-    for kind, deadline in (("head", 60), ("upload", BODY_SECONDS), ("reader", 30)):
+    for kind, deadline in (("head", 60), ("upload", seconds), ("reader", 30)):
         assert found.cut[kind], kind
         assert max(found.cut[kind]) < deadline + 5, kind
         assert all(age < deadline + 5 for name, age in found.open if name == kind), kind
