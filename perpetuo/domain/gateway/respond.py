@@ -83,7 +83,7 @@ class Responder:
                 await client.write(data)
                 call.writing += self._system.monotonic() - written
         except UpstreamFailure as broken:
-            failure = broken
+            failure = broken.again()
         ended_at = self._system.monotonic()
         call.upstream_seconds += ended_at - waited
         refusal, ended = stream_ending(call, stream, failure)

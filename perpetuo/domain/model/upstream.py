@@ -128,3 +128,13 @@ class UpstreamFailure(Exception):  # noqa: N818 - a failure, not an error of our
         self.fault = fault
         self.sent = sent
         self.text = text
+
+    def again(self) -> "UpstreamFailure":
+        """
+        The same without the frames it went through.
+
+        One that was raised keeps them alive, and with them whatever they hold. If that is the failure itself, nothing
+        of the call is freed before Python's collector comes by: so what is kept is never raised, and what was
+        raised is never kept.
+        """
+        return UpstreamFailure(self.fault, self.sent, self.text)

@@ -238,7 +238,7 @@ class Http1Exchange:
         if not reader.head_complete and self.failure is None:
             await self._wait(self._phases.head)
         if self.failure is not None:
-            raise self.failure
+            raise self.failure.again()
         self.headers = tuple(reader.headers)
         self.status = reader.status
 
@@ -249,7 +249,7 @@ class Http1Exchange:
         if reader.pieces and (self.failure is None or self.failure.fault is not Fault.ABORTED):
             return reader.take()
         if self.failure is not None:
-            raise self.failure
+            raise self.failure.again()
         return None
 
     async def read(self, limit: int) -> bytes:

@@ -179,7 +179,7 @@ class HttpxExchange:
         except Malformed as error:
             failure = UpstreamFailure(Fault.PROTOCOL, True, str(error))
             self._end(0.0, failure)
-            raise failure from None
+            raise failure.again() from None
         self.status = response.status_code
 
     async def on_trace(self, event: str, info: dict[str, Any]) -> None:
@@ -193,7 +193,7 @@ class HttpxExchange:
 
     async def chunk(self) -> bytes | None:
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again()
         piece: bytes | None = b""
         while self._line is not None and self._body is not None and not piece:
             piece = await self._until(*self._wait_due(self._phases.idle, "next bytes"), self._body.next())
@@ -250,15 +250,15 @@ class HttpxExchange:
         try:
             result = await run.result()
             if self._failure is not None:  # Aborted in the very moment in which the step was done.
-                raise self._failure
+                raise self._failure.again()
         except (UpstreamFailure, asyncio.CancelledError) as error:
-            self._end(0.0, error if isinstance(error, UpstreamFailure) else _CANCELLED)
+            self._end(0.0, error.again() if isinstance(error, UpstreamFailure) else _CANCELLED)
             raise
         except Exception as error:  # noqa: BLE001 - whatever httpx's parts let through, our caller sees one kind
             text = f"{type(error).__name__}: {error}"
             failure = UpstreamFailure(fault_of(error, self._sent), self._sent, text)
             self._end(0.0, failure)
-            raise failure from None
+            raise failure.again() from None
         finally:
             self._run = None
         return result

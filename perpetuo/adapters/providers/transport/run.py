@@ -22,13 +22,13 @@ class Run(Generic[T]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
         self._loop = loop
-        self._task = loop.create_task(coroutine)
+        self._task: asyncio.Task[T] | None = loop.create_task(coroutine)
         self._failure: UpstreamFailure | None = None
         self._due: asyncio.TimerHandle | None = None
 
     def stop(self, failure: UpstreamFailure) -> None:
         """End it, unless it has ended; only the first reason counts."""
-        if self._failure is None and not self._task.done():
+        if self._failure is None and self._task is not None and not self._task.done():
             self._failure = failure
             self._task.cancel()
 
@@ -39,27 +39,41 @@ class Run(Generic[T]):
         self._due = self._loop.call_at(due, self.stop, failure)
 
     async def result(self) -> T:
-        """What the coroutine returned or raised, or the failure it was stopped with."""
+        """What the coroutine returned or raised, or the failure it was stopped with. To be asked once."""
+        task = self._task
+        if task is None:
+            raise RuntimeError("a run has one result, and it has been taken")
         try:
-            await asyncio.wait((self._task,))
+            await self._ended(task)
+            if self._failure is not None:
+                raise self._failure.again()
+            return task.result()
+        finally:
+            # What the task ended with knows the frames it was raised through. Would they know the task, none would go.
+            del task
+            self._task = None
+
+    async def _ended(self, task: "asyncio.Task[T]") -> None:
+        """Wait until it has ended, and cleaned up if it was stopped."""
+        try:
+            await asyncio.wait((task,))
         except asyncio.CancelledError:
-            self._task.cancel()
-            await self._finished()
+            task.cancel()
+            await _finished(task)
             raise
         finally:
             if self._due is not None:
                 self._due.cancel()
         if self._failure is not None:
-            await self._finished()
-            raise self._failure
-        return self._task.result()
+            await _finished(task)
 
-    async def _finished(self) -> None:
-        """Wait until it has cleaned up; whatever it ended with has lost its meaning."""
-        while not self._task.done():
-            try:
-                await asyncio.wait((self._task,))
-            except asyncio.CancelledError:
-                self._task.cancel()
-        if not self._task.cancelled():
-            self._task.exception()
+
+async def _finished(task: "asyncio.Task[Any]") -> None:
+    """Wait until it has cleaned up; whatever it ended with has lost its meaning."""
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            task.cancel()
+    if not task.cancelled():
+        task.exception()

@@ -30,7 +30,8 @@ class Slots:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._line: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._line: OrderedDict[asyncio.Future[UpstreamFailure | None], None] = OrderedDict()
+        """Whose turn it will be; told ``None`` for a slot, or why there is none."""
         self.busy = 0
 
     async def acquire(self, phases: Phases, abort: Abort) -> None:
@@ -44,12 +45,12 @@ class Slots:
 
     async def _stand_in_line(self, phases: Phases, abort: Abort) -> None:
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
+        turn: asyncio.Future[UpstreamFailure | None] = loop.create_future()
         due, late = connect_due(phases, loop.time())
 
         def fail(failure: UpstreamFailure) -> None:
             if not turn.done():
-                turn.set_exception(failure)
+                turn.set_result(failure)
 
         def aborted() -> None:
             fail(unsent(Fault.ABORTED, "aborted while waiting for a free connection"))
@@ -58,15 +59,17 @@ class Slots:
         abort.attach(aborted)
         self._line[turn] = None
         try:
-            await turn
+            failure = await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
+            if turn.done() and not turn.cancelled() and turn.result() is None:
                 self.release()
             raise
         finally:
             timer.cancel()
             abort.detach(aborted)
             self._line.pop(turn, None)
+        if failure is not None:
+            raise failure.again()
 
     def release(self) -> None:
         """Give a slot back, to whoever is next."""
@@ -82,4 +85,4 @@ class Slots:
         while self._line:
             turn, _ = self._line.popitem(last=False)
             if not turn.done():
-                turn.set_exception(failure)
+                turn.set_result(failure)
