@@ -7,6 +7,7 @@ address instead. A row that exists is added to; its sample stays the first.
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -22,9 +23,10 @@ ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 KEY = ("minute", "tenant_id", "key_name", "reason", "client_ip")
 
 
+@cache
 def upsert(dialect: str) -> sa.sql.dml.Insert:
     """
-    The statement that adds to a row or makes it.
+    The statement that adds to a row or makes it; made once, as it is a ring of a hundred objects.
 
     Not idempotent: after a lost reply a minute may be counted twice. These are counts for people,
     no money depends on them.
