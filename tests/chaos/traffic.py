@@ -33,9 +33,9 @@ PARTS = (
 """Of the threads of one process."""
 SLOT = 0.5
 """Seconds for which all clients of a tenant use the same idempotency key."""
-AGAIN = 15
-"""How often a client with a key tries again when it has no answer yet: for longer than a lease."""
-BROKEN = frozenset({"reset", "cut", "left"})
+AGAIN, AGAIN_AFTER = 10, 1.2
+"""How often a client with a key tries again when it has no answer yet, and after how many seconds: beyond a lease."""
+BROKEN = frozenset({"reset", "cut", "left", "timeout"})
 PAUSE = {"tight": 0.12, "guest": 0.5, "crowd": 0.2}
 
 
@@ -136,7 +136,7 @@ class Client(threading.Thread):
             for _ in range(AGAIN):
                 if wish.idem is None or not (answered.code == "idempotency_in_progress" or answered.how in BROKEN):
                     break
-                time.sleep(0.6)
+                time.sleep(AGAIN_AFTER)
                 answered = self._one(attrs.evolve(wish, leave=None))
             pause = 0.5 if answered.how == "refused" else PAUSE.get(self._part, 0.08)
             time.sleep(self._draw.uniform(0.2, 1.8) * pause)

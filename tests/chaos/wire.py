@@ -21,8 +21,8 @@ import attrs
 
 from tests.chaos.history import Answered, Asked
 
-PATIENCE = 40.0
-"""Seconds after which a client gives up: far beyond any deadline."""
+PATIENCE = 16.0
+"""Seconds after which a client gives up: beyond any deadline, unless a process is stopped."""
 KEPT = (
     "retry-after", "retry-after-ms", "x-should-retry", "x-perpetuo-idempotency", "idempotent-replayed",
     "x-perpetuo-cost-usd",
