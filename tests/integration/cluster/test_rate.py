@@ -76,14 +76,14 @@ class Admissions:
     def __init__(self, scene: Scene, tenant: str) -> None:
         self._log = keys.rate(keys.prefix_of(tenant), tenant)
         self._sha = scripts.load("admit", "common").sha.decode()
-        self._client = scene.redis.client()
+        self._scene = scene
         self._ended = f"end of {tenant}"
 
     def listen(self) -> int:
         """Until `end`; how many admissions were asked for."""
         count = 0
-        client: Any = self._client  # `monitor` has no types
-        with client.monitor() as monitor:
+        client: Any = self._scene.redis.client()  # `monitor` has no types
+        with client, client.monitor() as monitor:
             for command in monitor.listen():
                 if self._ended in command["command"]:
                     return count
@@ -92,7 +92,8 @@ class Admissions:
         raise AssertionError("the monitor ended")
 
     def end(self) -> None:
-        with self._client as client:
+        """By a client of its own: closing one closes all its connections, the listening one too."""
+        with self._scene.redis.client() as client:
             client.echo(self._ended)
 
 
