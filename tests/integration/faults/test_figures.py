@@ -153,7 +153,7 @@ def copies(redis: RedisServer, count: int, tag: str) -> None:
                 fresh = {
                     **event,
                     "id": uuid7(time.time_ns() // 1_000_000, number),
-                    "tag": "copied",
+                    "tag": tag,
                     "tenant_id": "other",
                 }
                 pipeline.xadd(names[number % 16], {**sample, "e": json.dumps(fresh)})
