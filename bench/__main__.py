@@ -101,9 +101,9 @@ def gateway(stack: ExitStack, upstream: Nginx) -> Iterator[tuple[LiveGateway, st
         yield live, database
 
 
-def measure(who: str, case: str, pid: int, port: int, load: Load, seconds: float) -> Line:
+def measure(who: str, case: str, pid: int, port: int, load: Load, seconds: int) -> Line:
     """Warm up, then measure."""
-    run(port, load, max(1.0, seconds / 5), core=OTHER_CORE)
+    run(port, load, max(1, round(seconds / 5)), core=OTHER_CORE)
     before = machine.cpu_seconds(pid)
     measured = run(port, load, seconds, core=OTHER_CORE)
     cpu = machine.cpu_seconds(pid) - before
@@ -121,7 +121,7 @@ def counted(database: str) -> int:
         time.sleep(1.5)
 
 
-def bench(seconds: float, cases: list[str]) -> list[Line]:
+def bench(seconds: int, cases: list[str]) -> list[Line]:
     lines: list[Line] = []
     with ExitStack() as stack:
         upstream = start_upstream(servers.free_port())
@@ -173,11 +173,11 @@ def table(lines: list[Line]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of each run")
+    parser.add_argument("--seconds", type=int, default=8, help="length of each run; wrk takes whole ones")
     parser.add_argument("--smoke", action="store_true", help="2 s runs of chat and stream; results are not written")
     asked = parser.parse_args()
     try:
-        lines = bench(2.0 if asked.smoke else asked.seconds, ["chat", "stream"] if asked.smoke else [*CASES])
+        lines = bench(2 if asked.smoke else asked.seconds, ["chat", "stream"] if asked.smoke else [*CASES])
     except MissingToolError as missing:
         print(missing, file=sys.stderr)
         return 2
@@ -189,7 +189,7 @@ def main() -> int:
         now = datetime.now(UTC)
         RESULTS.write_text(
             f"# Results of `make bench`\n\nPerpetuo {__version__}, {now:%Y-%m-%d}, {machine.described()}. "
-            f"64 connections, {asked.seconds:g} s a run, gateway on one core, everything else on the other.\n\n"
+            f"64 connections, {asked.seconds} s a run, gateway on one core, everything else on the other.\n\n"
             f"{table(lines)}\n"
         )
     return 1 if problems else 0

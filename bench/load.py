@@ -67,12 +67,12 @@ class Measured:
         return self.answers / self.seconds
 
 
-def run(port: int, load: Load, seconds: float, *, connections: int = 64, core: int = 1) -> Measured:
+def run(port: int, load: Load, seconds: int, *, connections: int = 64, core: int = 1) -> Measured:
     """Send load for so long over so many connections, from one core."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(SCRIPT % attrs.asdict(load))
         script.flush()
-        command = ["taskset", "-c", str(core), tool("wrk", "wrk"), "-t1", f"-c{connections}", f"-d{seconds:g}s"]
+        command = ["taskset", "-c", str(core), tool("wrk", "wrk"), "-t1", f"-c{connections}", f"-d{seconds}s"]
         command += ["--timeout", "10s", "-s", script.name, f"http://127.0.0.1:{port}"]
         out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(script.name).parent).stdout
     match = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) ([\d.]+) ([\d.]+)", out)
