@@ -91,7 +91,7 @@ class Settler:
         return event, settled
 
     def _event(self, call: Call, ended: Ended, charge: Charge, keep: Keep) -> Event:
-        """Field by field: copying the skeleton with changes takes four times as long (12 µs)."""
+        """Field by field: copying the skeleton with changes would make every field twice."""
         now = self._system.monotonic()
         request, caller, target = call.prepared.request, call.prepared.caller, call.target
         latency = now - request.started

@@ -15,7 +15,7 @@ Send = Any
 
 STALLED_SECONDS = 20.0
 WATCH_AFTER = 0.05
-"""Seconds. Listening takes a task (8 µs); a call that is over sooner needs none, and a client that left before is
+"""Seconds. Listening takes a task; a call that is over sooner needs none, and a client that left before is
 found out when listening begins: Granian then answers at once."""
 JSON_HEADER = (b"content-type", b"application/json")
 

@@ -232,7 +232,7 @@ async def read_body(receive: Any, head: Head, server: ServerSettings, patience: 
     The whole body within its limits. After a refusal the connection can't be used again.
 
     Once there are as many bytes as announced, Granian is not asked for the end: it would say so in a further message
-    from another thread, which costs as much as reading the body did. Whoever listens next finds that message first.
+    from another thread, at a cost. Whoever listens next finds that message first.
     """
     try:
         with patience.limit(server.body_timeout):

@@ -1,7 +1,7 @@
 """
 How is a wait ended that takes too long, at next to no cost for the many that do not?
 
-``asyncio.timeout`` makes and cancels a timer for each wait (4 µs, three times a call). Here a wait is an entry in a
+``asyncio.timeout`` makes and cancels a timer for each wait, several times a call. Here a wait is an entry in a
 table, and one look each half second ends those whose time is over: a limit may be that much late, which is fine for
 limits of many seconds.
 """
