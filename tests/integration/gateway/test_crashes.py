@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,9 +103,15 @@ def hold(gateway: LiveGateway, key: str, *, with_key: bool) -> Held:
 def holding(gateway: LiveGateway, name: str, *, with_key: bool = True) -> Iterator[list[Held]]:
     """Streams, at least one at each of two workers: the kernel deals connections out."""
     streams: list[Held] = []
+    before = Counter({pid: gateway.connections(pid) for pid in gateway.worker_pids()})  # kept alive by other tests
+
+    def everywhere() -> bool:
+        pids = gateway.worker_pids()
+        return len(pids) == 2 and all(gateway.connections(pid) > before[pid] for pid in pids)
+
     try:
         until = time.monotonic() + 15
-        while len(streams) < 4 or len(pids := gateway.worker_pids()) < 2 or not all(map(gateway.connections, pids)):
+        while len(streams) < 4 or not everywhere():
             assert time.monotonic() < until, "one worker gets no connections"
             streams.append(hold(gateway, f"{name}-{len(streams)}", with_key=with_key))
             time.sleep(0.05)
