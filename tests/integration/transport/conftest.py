@@ -82,6 +82,14 @@ async def upstream(engine: str, anyio_backend: Any) -> AsyncIterator[MakeUpstrea
     assert not tasks()
 
 
+async def until(true: Callable[[], Any], seconds: float = 5.0) -> None:
+    """Wait for something that another thread does."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.005)
+
+
 def tasks() -> list[asyncio.Task[Any]]:
     """Tasks that are running, beside the test's own and its runner's."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -95,7 +103,7 @@ class Certificates:
     folder: Path
 
     def server(self, name: str) -> ssl.SSLContext:
-        """``good``, ``expired`` or ``stranger`` (signed by nobody we know), all for ``localhost``."""
+        """``good``; or ``expired``, ``stranger`` (signed by nobody we know), ``self-signed``, for ``another host``."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / f"{name}.pem", self.folder / f"{name}.key")
         return context
@@ -114,12 +122,20 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     def openssl(*arguments: str) -> None:
         subprocess.run(("openssl", *arguments), cwd=folder, check=True, capture_output=True)
 
-    (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+    (folder / "localhost").write_text("subjectAltName=DNS:localhost\n")
+    (folder / "elsewhere").write_text("subjectAltName=DNS:provider.example,DNS:*.localhost\n")
     for authority in ("ca", "other"):
         openssl("req", "-x509", *_NEW_KEY, "-keyout", f"{authority}.key", "-out", f"{authority}.pem",
                 "-subj", f"/CN={authority}", "-days", "2")  # fmt: skip
-    for name, authority, days in (("good", "ca", "2"), ("expired", "ca", "-1"), ("stranger", "other", "2")):
+    openssl("req", "-x509", *_NEW_KEY, "-keyout", "self-signed.key", "-out", "self-signed.pem",
+            "-subj", "/CN=localhost", "-days", "2", "-addext", "subjectAltName=DNS:localhost")  # fmt: skip
+    for name, authority, days, names in (
+        ("good", "ca", "2", "localhost"),
+        ("expired", "ca", "-1", "localhost"),
+        ("stranger", "other", "2", "localhost"),
+        ("another host", "ca", "2", "elsewhere"),
+    ):
         openssl("req", *_NEW_KEY, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", "/CN=localhost")
         openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.pem", "-CAkey", f"{authority}.key",
-                "-CAcreateserial", "-days", days, "-extfile", "names", "-out", f"{name}.pem")  # fmt: skip
+                "-CAcreateserial", "-days", days, "-extfile", names, "-out", f"{name}.pem")  # fmt: skip
     return Certificates(folder)

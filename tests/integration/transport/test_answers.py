@@ -1,8 +1,10 @@
 """What every transport promises about requests, answers and the connections they use."""
 
 import asyncio
+import threading
 import time
 
+import attrs
 import pytest
 
 from perpetuo.adapters.providers.transport.wire import UpstreamRequest
@@ -15,6 +17,7 @@ from tests.integration.transport.conftest import (
     call,
     failure_of,
     phases,
+    until,
 )
 
 pytestmark = pytest.mark.anyio
@@ -172,6 +175,35 @@ async def test_a_connection_closed_while_idle_is_not_used(upstream: MakeUpstream
         assert server.connections == 3
 
 
+@pytest.mark.parametrize("goodbye", ["close", "reset", "speaks"])
+async def test_however_many_idle_connections_have_died_the_call_is_sent_once(
+    upstream: MakeUpstream, goodbye: str
+) -> None:
+    """All five idle ones closed, reset or talking: the call goes over a new one, and its server reads it once."""
+    leave = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(OK)
+        if peer.number < 5:
+            leave.wait(5)
+            peer.send(b"HTTP/1.1 408 Too late\r\n\r\n") if goodbye == "speaks" else None
+            peer.reset() if goodbye == "reset" else peer.close()
+        else:
+            peer.wait_gone()
+
+    with Evil(script) as server:
+        client = upstream(server.origin)
+        await asyncio.gather(*[call(client) for _ in range(5)])
+        assert client.stats().idle == server.connections == 5
+        leave.set()
+        while server.open_connections():
+            time.sleep(0.01)  # noqa: ASYNC251 - the loop must not see it
+        assert await call(client, attrs.evolve(POST, path=b"/once")) == b"ok"
+        assert sum(request.startswith(b"POST /once ") for request in server.requests) == 1
+        assert server.connections == 6
+
+
 async def test_r_a_reset_on_a_warm_connection_counts_as_sent_and_is_not_repeated(upstream: MakeUpstream) -> None:
     """Nobody can tell whether the server had read the request: doing it twice is not ours to decide."""
 
@@ -213,7 +245,7 @@ async def test_closing_ends_calls_in_flight(upstream: MakeUpstream) -> None:
         waiting = [
             asyncio.create_task(failure_of(client.open(POST, phases(), Abort()))) for client in (busy, busy, dialling)
         ]
-        await asyncio.sleep(0.1)
+        await until(lambda: server.requests and dialling.stats().busy)
         await asyncio.gather(busy.close(), dialling.close())
         ends = await asyncio.wait_for(asyncio.gather(*waiting), 1)
         assert [end.fault for end in ends] == [Fault.ABORTED] * 3

@@ -49,21 +49,55 @@ async def test_c8_connecting_takes_as_long_as_it_may(upstream: MakeUpstream, cer
             assert client.stats().busy == 0
 
 
-@pytest.mark.parametrize("certificate", ["expired", "stranger", "wrong name"])
+BAD_CERTIFICATES = ["expired", "stranger", "self-signed", "another host", "wrong name"]
+
+
+@pytest.mark.parametrize("certificate", BAD_CERTIFICATES)
 async def test_a_server_with_a_bad_certificate_gets_nothing(
     upstream: MakeUpstream, certificates: Certificates, certificate: str
 ) -> None:
-    """Expired, signed by a stranger, for another name: CONNECT, and not a byte of the request."""
+    """Expired, signed by a stranger or by itself, for another name or a name for an address: CONNECT, nothing sent."""
     name = "good" if certificate == "wrong name" else certificate
     host = "127.0.0.1" if certificate == "wrong name" else "localhost"
     with Evil(answering(OK), tls=certificates.server(name), host=host) as server:
         client = upstream(server.origin, tls=certificates.client())
-        failure = await failure_of(client.open(POST, phases(), Abort()))
-        assert (failure.fault, failure.sent) == (Fault.CONNECT, False)
+        for _ in range(2):
+            failure = await failure_of(client.open(POST, phases(), Abort()))
+            assert (failure.fault, failure.sent) == (Fault.CONNECT, False)
+            assert client.stats().busy == client.stats().idle == 0
         assert server.requests == []
+
+
+async def test_nobody_is_trusted_that_the_system_does_not_trust(
+    upstream: MakeUpstream, certificates: Certificates
+) -> None:
+    """Without a context of one's own, the system's authorities count, and ours isn't one."""
     with Evil(answering(OK), tls=certificates.server("good"), host="localhost") as server:
         failure = await failure_of(upstream(server.origin).open(POST, phases(), Abort()))
         assert (failure.fault, failure.sent) == (Fault.CONNECT, False)
+        assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"\x16\x03\x01", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["nothing", "half", "http"]
+)
+@pytest.mark.parametrize("goodbye", ["close", "reset"])
+async def test_a_server_that_leaves_the_handshake_gets_nothing(
+    upstream: MakeUpstream, certificates: Certificates, said: bytes, goodbye: str
+) -> None:
+    """Closed, reset or answered in plain text while we agree on TLS: CONNECT, and nothing was sent."""
+
+    def script(peer: Peer) -> None:
+        assert peer.sock.recv(65536)[:1] == b"\x16", "our first byte is TLS's"
+        if said:
+            peer.send(said)
+        peer.reset() if goodbye == "reset" else peer.close()
+
+    with Evil(script) as server:
+        client = upstream(f"https://localhost:{server.port}", tls=certificates.client())
+        failure = await failure_of(client.open(POST, phases(), Abort()))
+        assert (failure.fault, failure.sent) == (Fault.CONNECT, False)
+        assert client.stats().busy == client.stats().idle == 0
 
 
 async def test_tls_works_and_connections_are_used_again(upstream: MakeUpstream, certificates: Certificates) -> None:
@@ -126,6 +160,7 @@ MALFORMED = {
     "status 1000": b"HTTP/1.1 1000 No\r\ncontent-length: 0\r\n\r\n",
     "status 600": b"HTTP/1.1 600 No\r\ncontent-length: 0\r\n\r\n",
     "status 101": b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+    "informational with a body": b"HTTP/1.1 150 X\r\ncontent-length: 5\r\n\r\nhello" + OK,
     "not http": b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n",
     "NUL": HEAD + b"a: b\0c\r\ncontent-length: 0\r\n\r\n",
     "line feed in a value": HEAD + b"a: b\n\0c: d\r\ncontent-length: 0\r\n\r\n",
@@ -254,6 +289,21 @@ async def test_an_early_answer_is_delivered_and_its_connection_not_used_again(
         assert await exchange.read(10) == b"big"
         assert client.stats().busy == 0
         assert engine == "httpx" or client.stats().idle == 0
+
+
+async def test_a_server_that_resets_while_it_is_sent_to_is_a_reset(upstream: MakeUpstream) -> None:
+    """It has read a part of the request: sent."""
+
+    def script(peer: Peer) -> None:
+        peer.sock.recv(1000)
+        peer.reset()
+
+    with Evil(script) as server:
+        client = upstream(server.origin)
+        request = UpstreamRequest(b"POST", b"/", (), b"x" * 20 * MEGABYTE)
+        failure = await failure_of(client.open(request, phases(), Abort()))
+        assert (failure.fault, failure.sent) == (Fault.RESET, True)
+        assert client.stats().busy == client.stats().idle == 0
 
 
 async def test_a_large_body_arrives_whole(upstream: MakeUpstream) -> None:

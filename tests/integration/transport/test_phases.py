@@ -1,6 +1,7 @@
 """What every transport promises about time: silence, abort and cancel in each phase."""
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -11,12 +12,14 @@ from perpetuo.domain.model.upstream import Abort, Fault
 from tests.evil import OK, Blackhole, Evil, Peer, answering, silent_after
 from tests.integration.transport.conftest import (
     HEAD,
+    MEGABYTE,
     POST,
     MakeUpstream,
     call,
     drain,
     failure_of,
     phases,
+    until,
 )
 
 pytestmark = pytest.mark.anyio
@@ -135,16 +138,71 @@ async def test_c10_stopped_in_any_phase_leaves_nothing(upstream: MakeUpstream, s
         assert abort._callbacks == []
 
 
-async def test_c10_an_abort_while_waiting_in_line(upstream: MakeUpstream) -> None:
+LARGE = UpstreamRequest(b"POST", b"/", (), b"x" * 20 * MEGABYTE)
+
+
+@pytest.mark.parametrize("how", ["abort", "cancel"])
+async def test_c10_stopped_while_sending_leaves_nothing(upstream: MakeUpstream, how: str) -> None:
+    """The server takes a part of a large request, then nothing: what it reads later ends there, not whole."""
+    stopped = threading.Event()
+    read: list[int] = []
+
+    def script(peer: Peer) -> None:
+        size = len(peer.sock.recv(1000))
+        stopped.wait(5)
+        while piece := peer.sock.recv(MEGABYTE):
+            size += len(piece)
+        read.append(size)
+
+    with Evil(script) as server:
+        client = upstream(server.origin)
+        abort = Abort()
+        waiting = asyncio.create_task(client.open(LARGE, phases(), abort))
+        await until(server.open_connections)
+        await asyncio.sleep(0.1)
+        if how == "abort":
+            abort.fire("client_gone")
+            failure = await failure_of(waiting)
+            assert (failure.fault, failure.sent) == (Fault.ABORTED, True)
+        else:
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        assert client.stats().busy == client.stats().idle == 0
+        stopped.set()
+        await until(lambda: not server.open_connections())
+        assert sum(read) < len(LARGE.body)
+
+
+async def test_c8_a_server_that_takes_nothing_of_a_request_is_a_silent_one(upstream: MakeUpstream) -> None:
+    """Sending is a part of the wait for the head: TIMEOUT and sent when that is over, or the deadline."""
+    with Evil(lambda peer: peer.pause(10)) as server:
+        client = upstream(server.origin)
+        for within in ({"head": 0.3}, {"head": None, "total": 0.3}):
+            start = time.monotonic()
+            failure = await failure_of(client.open(LARGE, phases(**within), Abort()))
+            assert (failure.fault, failure.sent) == (Fault.TIMEOUT, True)
+            assert 0.25 < time.monotonic() - start < 1.3
+            assert client.stats().busy == client.stats().idle == 0
+
+
+@pytest.mark.parametrize("how", ["abort", "cancel"])
+async def test_c10_stopped_while_waiting_in_line(upstream: MakeUpstream, how: str) -> None:
     """Not sent, the others' turn comes."""
     with Evil(silent_after(b"")) as server:
         client = upstream(server.origin, max_connections=1)
         first, second = Abort(), Abort()
         calls = [asyncio.create_task(failure_of(client.open(POST, phases(), abort))) for abort in (first, second)]
-        await asyncio.sleep(0.1)
-        second.fire("client_gone")
-        failure = await calls[1]
-        assert (failure.fault, failure.sent) == (Fault.ABORTED, False)
+        await until(lambda: server.requests)
+        if how == "abort":
+            second.fire("client_gone")
+            failure = await calls[1]
+            assert (failure.fault, failure.sent) == (Fault.ABORTED, False)
+        else:
+            calls[1].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calls[1]
+        assert second._callbacks == []
         first.fire("client_gone")
         assert (await calls[0]).sent is True
         assert client.stats().busy == 0

@@ -112,6 +112,12 @@ REFUSED = {
     "status 600": b"HTTP/1.1 600 No\r\n\r\n",
     "status 1000": b"HTTP/1.1 1000 No\r\n\r\n",
     "switched": b"HTTP/1.1 101 S\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nxyz",
+    "informational with a body": b"HTTP/1.1 150 X\r\ncontent-length: 5\r\n\r\nhello"
+    + HEAD
+    + b"content-length: 0\r\n\r\n",
+    "informational in chunks": b"HTTP/1.1 199 X\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
+    + HEAD
+    + b"\r\n",
     "HTTP/2.0": b"HTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n",
     "HTTP/0.9": b"HTTP/0.9 200 OK\r\ncontent-length: 0\r\n\r\n",
     "length and chunked": HEAD + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",

@@ -20,6 +20,7 @@ _SPENT = HttpResponseParser(object())
 """Put in a reader's place of its own when it is done with it."""
 _CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 _NO_BODY = frozenset((204, 304))
+_LENGTHS = frozenset((b"content-length", b"transfer-encoding"))
 
 
 class Malformed(Exception):  # noqa: N818 - names what the bytes are
@@ -133,6 +134,9 @@ class ResponseReader:
         if status == 101:
             self._refuse("switched protocols without being asked")
         if status < 200:
+            # llhttp gives it its body, which would stand before the answer's.
+            if any(name in _LENGTHS and value != b"0" for name, value in self.headers):
+                self._refuse("an informational answer with a body")
             self.headers.clear()
             return
         self.status = status
@@ -164,7 +168,7 @@ def check_framing(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Is the length of the body announced? Raises `Malformed` for an encoded or doubly framed one."""
     framed = False
     for name, value in headers:
-        if name in (b"content-length", b"transfer-encoding"):
+        if name in _LENGTHS:
             # llhttp takes "gzip, chunked" and chunked twice; we decode one "chunked" and nothing else.
             if framed or (name == b"transfer-encoding" and value.lower() != b"chunked"):
                 raise Malformed("two lengths, or a transfer coding other than chunked")
