@@ -20,6 +20,7 @@ UV := $(shell command -v uv)
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 LLM := $(VENV)/.installed-llm
+FUZZ := $(VENV)/.installed-fuzz
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
@@ -68,6 +69,11 @@ $(LLM): requirements-llm.txt | $(RUN)
 	@$(call install,--only-binary :all: --require-hashes -r requirements-llm.txt)
 	@touch $@
 
+$(FUZZ): requirements-fuzz.txt | $(DEV)
+	@echo "Installing a coverage-guided fuzzer (35 MB) into $(VENV) (once) …"
+	@$(call install,--only-binary :all: --require-hashes -r requirements-fuzz.txt)
+	@touch $@
+
 .PHONY: install install-dev
 install: $(RUN) ## only the virtual environment
 install-dev: $(DEV) ## the same with all tools
@@ -85,7 +91,7 @@ run-llm: $(LLM) ## the gateway in front of a small language model on this machin
 
 PARALLEL := --numprocesses 4 --dist loadscope  # most of the time of a test is waiting
 
-.PHONY: test test-unit test-slow test-clients mutants chaos fuzz soak bench
+.PHONY: test test-unit test-slow test-clients mutants chaos fuzz fuzz-transport soak bench
 test: $(DEV) ## unit and integration tests
 	@$(MAKE) --no-print-directory $(LLM) || test "$(CI)" != true  # no wheel for this machine: its tests say so
 	@$(BIN)/python -m pytest $(PARALLEL)
@@ -108,6 +114,9 @@ chaos: $(DEV) ## ten minutes of faults, then every sum is compared; SEED=7 SECON
 
 fuzz: $(DEV) ## requests at random: schemathesis over our OpenAPI document, and raw bytes (FUZZ_SECONDS=60 each, FUZZ_SEED)
 	@$(BIN)/python -m pytest -s -m slow tests/integration/gateway/test_fuzz.py tests/integration/gateway/test_vectors.py
+
+fuzz-transport: $(DEV) $(FUZZ) ## ten minutes of what a provider's server may say, led by coverage (Linux); SECONDS=3600 KEEP=1
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(KEEP),--keep)
 
 SECONDS ?= 600
 soak: $(DEV) ## ten minutes of everything: does anything grow or stay? writes bench/SOAK.md and bench/soak.png
@@ -150,6 +159,7 @@ format: $(DEV) ## put files in order
 lock: $(DEV) ## newest allowed versions into requirements*.txt, with hashes
 	@$(COMPILE) --upgrade pyproject.toml --output-file requirements.txt
 	@printf 'hatchling>=1.27\neditables>=0.5\n' | $(COMPILE) --upgrade - --output-file requirements-build.txt
+	@printf 'atheris<3.1; python_version < "3.12"\natheris>=3.1; python_version >= "3.12"\n' | $(COMPILE) --upgrade - --output-file requirements-fuzz.txt
 	@$(COMPILE) --upgrade --all-extras -c requirements.txt pyproject.toml --output-file requirements-dev.txt
 	@for client in tests/clients/openai tests/clients/langchain; do \
 		$(COMPILE) --upgrade -c requirements-dev.txt $$client/requirements.in --output-file $$client/requirements.txt; done
