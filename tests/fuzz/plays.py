@@ -35,4 +35,5 @@ PLAYS = {
     "kept for four seconds": SHORT + b"\xfft\x01\xfft\x02" + NEXT + NO,
     # What broke a promise once.
     "the body of a 1xx": b"HTTP/1.1 150 X\r\ncontent-length: 5\r\n\r\nhello" + OK,
+    "a coding in the trailer": CHUNKED + b"2\r\nab\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n" + NEXT + OK,
 }  # fmt: skip

@@ -4,7 +4,7 @@ Does the transport keep its promises, whatever a server says and whenever somebo
 `play` lets one input happen and judges all that came of it. It fails unless
 
 1. calls end with an answer or an `UpstreamFailure`, whose ``sent`` is exact, and by their deadline at the latest;
-2. an answer is what h11 reads out of the bytes that followed its own request, and no others;
+2. an answer is what h11 reads out of the bytes that followed its own request, and no others, as soon as it is there;
 3. a request is written once at most, on a connection whose answers so far ended cleanly, with nothing behind them;
 4. nothing stays: no busy connection, task, timer or callback of an abort; and the loop had nothing to complain of.
 """
@@ -211,6 +211,7 @@ class Scene:
             for turn in line.turns:
                 reading = read(self.calls[turn.call].manner.method, bytes(turn.said), turn.closed)
                 _agree(self.calls[turn.call], reading)
+                _in_time(self.calls[turn.call], reading)
                 assert reading.clean or reading.silent or turn is line.turns[-1], (
                     f"used again after {bytes(turn.said)!r}"
                 )
@@ -239,6 +240,12 @@ def _agree(call: Call, reading: Reading) -> None:
     if call.whole:
         assert reading.complete, f"not complete: {reading}"
         assert call.body == reading.body, f"another body: {reading}"
+
+
+def _in_time(call: Call, reading: Reading) -> None:
+    """Nobody goes on waiting for what has come, or loses it again."""
+    lost = call.failure is not None and call.failure.fault in (Fault.TIMEOUT, Fault.RESET)
+    assert not (lost and reading.complete), f"{call.failure}, though it was all there: {reading}"
 
 
 def play(data: bytes) -> list[Call]:

@@ -184,9 +184,13 @@ async def test_s4_a_head_that_cannot_be_trusted_is_refused(upstream: MakeUpstrea
         assert client.stats().busy == client.stats().idle == 0
 
 
-@pytest.mark.parametrize("body", [b"zz\r\nab\r\n", b"2\r\nabc\r\n0\r\n\r\n", b"-1\r\n\r\n"])
+@pytest.mark.parametrize(
+    "body",
+    [b"zz\r\nab\r\n", b"2\r\nabc\r\n0\r\n\r\n", b"-1\r\n\r\n", b"1\r\na\r\n0\r\ntransfer-encoding: gzip\r\n\r\n"],
+    ids=["no number", "too long", "negative", "a coding in the trailer"],
+)
 async def test_a_bad_chunk_is_refused(upstream: MakeUpstream, body: bytes) -> None:
-    """A chunk that is not as long as it says, or says no length."""
+    """A chunk that is not as long as it says, or says no length; a trailer that says another."""
     with Evil(silent_after(HEAD + b"transfer-encoding: chunked\r\n\r\n" + body)) as server:
         failure = await failure_of(call(upstream(server.origin), within=phases(idle=2)))
         assert (failure.fault, failure.sent) == (Fault.PROTOCOL, True)

@@ -140,6 +140,8 @@ REFUSED = {
     "chunk longer than said": HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\nab\r\n",
     "chunk size with LF only": HEAD + b"transfer-encoding: chunked\r\n\r\n1\na\r\n",
     "length in the trailer": HEAD + b"transfer-encoding: chunked\r\n\r\n0\r\ncontent-length: 3\r\n\r\n",
+    "coding in the trailer": HEAD + b"transfer-encoding: chunked\r\n\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n",
+    "chunked in the trailer": HEAD + b"transfer-encoding: chunked\r\n\r\n0\r\ntransfer-encoding: chunked\r\n\r\n",
     "too many headers": HEAD + b"a: b\r\n" * 129 + b"\r\n",
     "too large a head": HEAD + b"a: %s\r\n\r\n" % (b"b" * HEAD_BYTES),
     "endless trailers": HEAD + b"transfer-encoding: chunked\r\n\r\n0\r\n" + b"a: b\r\n" * 20_000,

@@ -118,8 +118,10 @@ class ResponseReader:
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > HEAD_BYTES:
             self._refuse(f"a head of more than {HEAD_BYTES} bytes")
-        if self.head_complete:
-            return  # A trailer: counted, then dropped.
+        if self.head_complete:  # A trailer: counted, then dropped.
+            if name.lower() in _LENGTHS:
+                self._refuse("a length or a transfer coding in the trailer")
+            return
         self.headers.append((name.lower(), value.rstrip()))
         if len(self.headers) > HEADER_COUNT:
             self._refuse(f"more than {HEADER_COUNT} headers")
