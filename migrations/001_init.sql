@@ -83,5 +83,11 @@ COMMENT ON COLUMN events_rejected.digest IS 'SHA-256 of revision and row';
 
 INSERT INTO alembic_version (version_num) VALUES ('0001') RETURNING alembic_version.version_num;
 
+-- Running upgrade 0001 -> 0002
+
+CREATE INDEX ix_events_filters ON events (id, tenant_id, key_name, model, provider, status, outcome);
+
+UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
+
 COMMIT;
 

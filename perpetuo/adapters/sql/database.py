@@ -82,9 +82,14 @@ class Database:
 
 
 SET_TIMEOUTS = sa.text(
-    "SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :statement, true)"
+    "SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :statement, true),"
+    " set_config('jit', 'off', true)"
 )
-"""``SET LOCAL``: a session setting would leak to others behind PgBouncer."""
+"""
+``SET LOCAL``: a session setting would leak to others behind PgBouncer.
+
+Compiling a statement over 99 partitions took 1.7 s to save some milliseconds of 60.
+"""
 
 
 def _milliseconds(patience: Patience) -> dict[str, str]:

@@ -28,7 +28,7 @@ class Utc(sa.TypeDecorator[datetime]):
 
 EVENT_ID = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
 DOCUMENT = sa.JSON().with_variant(JSONB(), "postgresql")
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration. Their ids ascend, so that an older release knows a newer database."""
 metadata = sa.MetaData(naming_convention={"pk": "pk_%(table_name)s"})
 
@@ -77,6 +77,13 @@ sa.Index(
     events.c.budget_day,
     events.c.tenant_id,
     postgresql_include=["key_name", "cost_nano_usd"],
+)
+# An operator may filter by any of these together, and most combinations match nothing. With the id first the index is
+# read in order and the rest is compared inside it: a million rows take 60 to 180 ms; to fetch each took up to 970.
+# As ids ascend, an insert only ever touches its last page.
+sa.Index(
+    "ix_events_filters",
+    *(events.c[name] for name in ("id", "tenant_id", "key_name", "model", "provider", "status", "outcome")),
 )
 
 refusals = sa.Table(

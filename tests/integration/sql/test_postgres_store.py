@@ -158,7 +158,7 @@ async def test_partitions_have_the_indexes_of_their_table(store: SqlEventStore, 
     counts = "select count(*) from pg_index where indrelid = '{}'::regclass"
     ((parent,),) = servers.sql(migrated_url, counts.format("events"))
     ((child,),) = servers.sql(migrated_url, counts.format("events_20261123"))
-    assert parent == child == 4
+    assert parent == child == 5
 
 
 async def test_retention_drops_whole_partitions(store: SqlEventStore, migrated_url: str) -> None:
