@@ -33,6 +33,9 @@ PLAYS = {
     "a large answer, a slow reader": b"\xffn\x08" + LARGE + b"\xffr" * 9,
     "offered by HTTP/1.0": b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok" + NEXT + NO,
     "kept for four seconds": SHORT + b"\xfft\x01\xfft\x02" + NEXT + NO,
+    "a barren megabyte": b"HTTP/1.1 200 OK\r\na: \xffba\xffba\xffba" + NEXT + OK,
+    "a large body": b"HTTP/1.1 200 OK\r\ncontent-length: 65536\r\n\r\n\xffb\x03" + NEXT + OK,
+    "closed with a call in each phase": CHUNKED + NEXT + b"\xfff\x01" + NEXT + NEXT + b"\xffz" + NEXT,
     # What broke a promise once.
     "the body of a 1xx": b"HTTP/1.1 150 X\r\ncontent-length: 5\r\n\r\nhello" + OK,
     "a coding in the trailer": CHUNKED + b"2\r\nab\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n" + NEXT + OK,

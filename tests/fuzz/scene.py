@@ -120,14 +120,14 @@ class Scene:
         self.upstream = LlhttpUpstream("http://provider", max_connections=3)
         self.calls: list[Call] = []
         self.line: Line | None = None
+        self.closed = False
 
     async def play(self, data: bytes) -> None:
         await self._begin(0)
         for step in steps(data):
             match step:
                 case Say(said):
-                    if self.line is not None and self.line.is_open:
-                        self.line.say(said)
+                    self._say(said)
                 case Step("~"):
                     pass
                 case Step(letter, number):
@@ -135,6 +135,10 @@ class Scene:
                     await self._settle()
         await self._settle()
         await self._run_out()
+
+    def _say(self, said: bytes) -> None:
+        if self.line is not None and self.line.is_open:
+            self.line.say(said)
 
     async def _begin(self, byte: int) -> None:
         if len(self.calls) < _MOST_CALLS:
@@ -153,6 +157,11 @@ class Scene:
                     call.reader.set()
             case "t":
                 self.loop.pass_time(_TIMES[number % len(_TIMES)])
+            case "b":
+                self._say(bytes((number,)) * 16_384 * (1 + number % 24))
+            case "z":
+                self.closed = True
+                await self.upstream.close()
             case "a" | "k":
                 self.calls[number % len(self.calls)].leave(by_abort=letter == "a")
             case _:
@@ -221,7 +230,8 @@ class Scene:
         assert len(turns) <= 1, "sent twice"
         if call.failure is not None:
             assert call.failure.sent == bool(turns), f"sent is {call.failure.sent}: {call.failure}"
-            assert call.failure.fault is not Fault.ABORTED or call.abort.fired or call.manner.limit < 1 << 20
+            stopped = call.abort.fired or self.closed or call.manner.limit < 1 << 20
+            assert call.failure.fault is not Fault.ABORTED or stopped, "aborted by nobody"
         assert not call.status or turns, "an answer to nothing"
 
 

@@ -15,6 +15,8 @@ any other byte, so every input is a play, also a plain answer of HTTP. A call is
 | ``a`` + byte, ``k`` + byte | the abort of this call is fired, or its task is cancelled |
 | ``t`` + byte | time passes |
 | ``w`` | the network takes no more of what we write, or takes it again |
+| ``b`` + byte | the server says this byte 16,384 times, or several times as often |
+| ``z`` | the transport is closed |
 | ``f`` + byte | the next connections are refused, not answered, or clogged |
 """
 
@@ -22,8 +24,8 @@ from collections.abc import Iterator
 
 import attrs
 
-PLAIN = b"|~rexw"
-WITH_BYTE = b"ncaktf"
+PLAIN = b"|~rexwz"
+WITH_BYTE = b"ncaktfb"
 
 
 @attrs.frozen

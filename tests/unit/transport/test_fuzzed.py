@@ -31,9 +31,9 @@ PIECES = st.one_of(
         OK, NO, OK[:30], OK[30:], CHUNKED, b"2\r\nab\r\n", b"0\r\n", b"\r\n", b"HTTP/1.1 103 E\r\n\r\n",
         b"HTTP/1.1 204 N\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok",
-        b"\xffe", b"\xffx", b"\xffr", b"\xffw", b"\xff|", b"\xff~",
+        b"\xffe", b"\xffx", b"\xffr", b"\xffw", b"\xff|", b"\xff~", b"\xffz",
     ]),
-    st.builds(lambda letter, number: bytes((0xFF, letter, number)), st.sampled_from(b"ncaktf"), st.integers(0, 40)),
+    st.builds(lambda letter, number: bytes((0xFF, letter, number)), st.sampled_from(b"ncaktfb"), st.integers(0, 40)),
     st.binary(max_size=4),
 )  # fmt: skip
 
