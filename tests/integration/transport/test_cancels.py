@@ -88,8 +88,11 @@ def _open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
 
 
+SLOW = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
 @pytest.mark.alone
-@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
+@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=SLOW)])
 async def test_c10_random_stops_leave_nothing(upstream: MakeUpstream, engine: str, count: int) -> None:
     """In line, connecting, sending, waiting, reading: whenever it was stopped, every answer is its own call's."""
     files = _open_files()
@@ -106,9 +109,16 @@ async def test_c10_random_stops_leave_nothing(upstream: MakeUpstream, engine: st
     assert _open_files() <= files + 3
 
 
-async def test_c10_random_stops_over_tls_leave_nothing(upstream: MakeUpstream, certificates: Certificates) -> None:
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=SLOW)])
+async def test_c10_random_stops_over_tls_leave_nothing(
+    upstream: MakeUpstream, certificates: Certificates, count: int
+) -> None:
     """Handshakes included."""
+    files = _open_files()
     with Evil(_hesitant, tls=certificates.server("good"), host="localhost") as server:
         client = upstream(server.origin, tls=certificates.client(), max_connections=10)
-        await _stop_many(client, 300, 20)
+        await _stop_many(client, count, 20)
+        for number in range(20):
+            await _call(client, Abort(), random.Random(number), b"/calm%d")
         await _expect_nothing_left(client, [server])
+    assert _open_files() <= files + 3
