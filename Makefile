@@ -91,7 +91,8 @@ run-llm: $(LLM) ## the gateway in front of a small language model on this machin
 
 PARALLEL := --numprocesses 4 --dist loadscope  # most of the time of a test is waiting
 
-.PHONY: test test-unit test-slow test-clients mutants chaos fuzz fuzz-transport soak bench
+.PHONY: test test-unit test-slow test-clients mutants chaos fuzz fuzz-transport soak
+.PHONY: bench bench-peers bench-peers-lock bench-smoke
 test: $(DEV) ## unit and integration tests
 	@$(MAKE) --no-print-directory $(LLM) || test "$(CI)" != true  # no wheel for this machine: its tests say so
 	@$(BIN)/python -m pytest $(PARALLEL)
@@ -122,8 +123,21 @@ SECONDS ?= 600
 soak: $(DEV) ## ten minutes of everything: does anything grow or stay? writes bench/SOAK.md and bench/soak.png
 	@$(BIN)/python -m bench.soak --seconds $(SECONDS)
 
-bench: $(DEV) ## CPU per request; writes bench/RESULTS.md
-	@$(BIN)/python -m bench
+BENCH = $(BIN)/python -m bench $(if $(filter command%,$(origin SECONDS)),--seconds $(SECONDS))
+bench: $(DEV) ## CPU of a call, beside nginx and what bench-peers installed; writes bench/RESULTS.md (nginx, wrk; SECONDS=4)
+	@$(BENCH)
+
+bench-peers: $(DEV) ## the same, after installing LiteLLM and Portkey into .peers (PyPI, npm, node 20)
+	@$(BIN)/python -m bench.peers.install
+	@$(BENCH)
+
+bench-peers-lock: $(DEV)
+	@$(COMPILE) --override bench/peers/litellm/overrides.txt bench/peers/litellm/requirements.in \
+		--output-file bench/peers/litellm/requirements.txt
+	@cd bench/peers/portkey && npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit
+
+bench-smoke: $(DEV) ## 25 s: does a call cost much more than it did? compared within the run
+	@$(BIN)/python -m bench.smoke
 
 # ------------------------------------------------------------------ checks
 
@@ -189,5 +203,5 @@ clean: ## caches and local state (var/)
 	@rm -rf var build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis bench/out
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-distclean: clean ## and the virtual environment
-	@rm -rf $(VENV)
+distclean: clean ## and the virtual environments
+	@rm -rf $(VENV) .peers

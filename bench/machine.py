@@ -2,14 +2,24 @@
 
 import os
 import platform
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def tree(pid: int) -> list[int]:
-    """``pid`` and all its descendants that are alive."""
+def cores() -> tuple[int, int]:
+    """One for the gateway, and another for everything else; the same one twice where there is only one."""
+    ours = sorted(os.sched_getaffinity(0))
+    return ours[0], ours[-1]
+
+
+def tree(pid: int | None) -> list[int]:
+    """``pid`` and all its descendants that are alive; none of nothing."""
+    if pid is None:
+        return []
     listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     children: dict[int, list[int]] = {}
     for line in listed.splitlines():
@@ -23,7 +33,7 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int | None) -> float:
     """User and system time of the tree, ended children included."""
     total = 0
     for member in tree(pid):
@@ -35,7 +45,7 @@ def cpu_seconds(pid: int) -> float:
     return total / TICKS
 
 
-def rss_mib(pid: int) -> float:
+def rss_mib(pid: int | None) -> float:
     """Resident memory of the largest process of the tree, in MiB: a worker."""
     sizes = []
     for member in tree(pid):
@@ -50,8 +60,11 @@ def rss_mib(pid: int) -> float:
 def pin(pid: int, core: int) -> None:
     """Keep the tree, and what it starts from now on, on one core."""
     for member in tree(pid):
-        for thread in Path(f"/proc/{member}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), {core})
+        try:
+            for thread in Path(f"/proc/{member}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), {core})
+        except OSError:
+            continue  # a server that starts has children that are soon over
 
 
 def described() -> str:
@@ -64,3 +77,23 @@ def described() -> str:
         "unknown CPU",
     )
     return f"{model}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+
+
+def kill(pid: int) -> None:
+    """End one process at once, if it is still there."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def quiet(seconds: float = 0.5) -> float:
+    """How busy the machine is while nothing of ours runs: 0 to 1, over all cores."""
+    before = _busy()
+    time.sleep(seconds)
+    return (_busy() - before) / TICKS / seconds / (os.cpu_count() or 1)
+
+
+def _busy() -> int:
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return sum(fields[:3]) + sum(fields[5:8])

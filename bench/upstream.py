@@ -1,12 +1,14 @@
 """
 A provider that costs next to nothing: nginx with fixed answers, and nginx as a plain proxy to compare with.
 
-``/chat/v1/…`` answers one JSON completion of 614 bytes, ``/stream/v1/…`` 101 events of 26 KB.
+``/chat/v1/…`` answers one JSON completion of 614 bytes, ``/stream/v1/…`` 101 events of 29 KB at once. The proxy also
+knows ``/trickle/v1/…``, of `bench.trickle`, and passes its events on one by one, as a proxy of such streams has to.
 """
 
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -14,7 +16,9 @@ from pathlib import Path
 
 import attrs
 
+ROOT = Path(__file__).parents[1]
 EVENTS = 101
+TEXT = "It costs what it costs. "
 
 
 class MissingToolError(RuntimeError):
@@ -39,12 +43,12 @@ def completion() -> bytes:
         "usage": {"prompt_tokens": 60, "completion_tokens": 78, "total_tokens": 138},
     }
     short = 614 - len(json.dumps(body, separators=(",", ":")))
-    body["choices"][0]["message"]["content"] = ("It costs what it costs. " * 40)[:short]  # type: ignore[index]
+    body["choices"][0]["message"]["content"] = (TEXT * 40)[:short]  # type: ignore[index]
     return json.dumps(body, separators=(",", ":")).encode()
 
 
 def stream() -> bytes:
-    """101 events, about 26 KB, ended by ``[DONE]``."""
+    """101 events, about 29 KB, ended by ``[DONE]``."""
 
     def event(delta: dict[str, str], finish: str | None = None, **more: object) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
@@ -87,8 +91,10 @@ server {{ listen 127.0.0.1:{port} backlog=4096; root {directory};
 """
 PROXY = """
 upstream u {{ server 127.0.0.1:{upstream}; keepalive 128; keepalive_requests 1000000000; }}
-server {{ listen 127.0.0.1:{port} backlog=4096;
-  location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+upstream t {{ server 127.0.0.1:{trickle}; keepalive 128; keepalive_requests 1000000000; }}
+server {{ listen 127.0.0.1:{port} backlog=4096; proxy_http_version 1.1; proxy_set_header Connection "";
+  location / {{ proxy_pass http://u; }}
+  location /trickle/ {{ proxy_pass http://t; proxy_buffering off; }}
 }}
 """
 
@@ -99,6 +105,7 @@ class Nginx:
 
     port: int
     process: "subprocess.Popen[bytes]"
+    directory: Path
 
     @property
     def pid(self) -> int:
@@ -107,6 +114,7 @@ class Nginx:
     def close(self) -> None:
         self.process.terminate()
         self.process.wait(10)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def _start(port: int, server: str, look_at: str) -> Nginx:
@@ -121,7 +129,7 @@ def _start(port: int, server: str, look_at: str) -> Nginx:
         try:
             request = urllib.request.Request(f"http://127.0.0.1:{port}{look_at}", data=b"{}")
             with urllib.request.urlopen(request, timeout=1):
-                return Nginx(port, process)
+                return Nginx(port, process, directory)
         except OSError:
             time.sleep(0.05)
     raise MissingToolError(f"nginx did not start: {(directory / 'error.log').read_text()[-500:]}")
@@ -131,5 +139,16 @@ def start_upstream(port: int) -> Nginx:
     return _start(port, UPSTREAM, "/chat/v1/chat/completions")
 
 
-def start_proxy(port: int, upstream: int) -> Nginx:
-    return _start(port, PROXY.replace("{upstream}", str(upstream)), "/chat/v1/chat/completions")
+def start_proxy(port: int, upstream: int, trickle: int) -> Nginx:
+    config = PROXY.replace("{upstream}", str(upstream)).replace("{trickle}", str(trickle))
+    return _start(port, config, "/chat/v1/chat/completions")
+
+
+def start_python(module: str, port: int) -> "subprocess.Popen[bytes]":
+    """A server of our own, listening."""
+    command = [sys.executable, "-m", module, str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    if process.stdout.readline() != b"ready\n":
+        raise RuntimeError(f"{module} did not start")
+    return process

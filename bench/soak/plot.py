@@ -1,24 +1,17 @@
-"""
-Memory and latency over time as one picture.
-
-Drawn with Pillow, at twice the size and then made smaller, which smooths the lines: a plotting library would bring
-forty times as much to install for two panels.
-"""
+"""Memory and latency over time as one picture."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
-from PIL import Image, ImageDraw, ImageFont
 
+from bench.canvas import FAINT, Png, Point
 from bench.soak.verdict import LEAST_SECONDS, Run, fit, growth, quantile
 
-WIDTH, HEIGHT, SCALE = 1200, 760, 2
+WIDTH, HEIGHT = 1200, 760
 LEFT, RIGHT, TOP, BOTTOM = 80, 230, 60, 50
-INK, FAINT, PAPER = "#222222", "#dddddd", "#ffffff"
 COLOURS = ("#1f6feb", "#d1570b", "#2c8c4a", "#8250df")
 BUCKETS = 120
-Point = tuple[float, float]
 
 
 @attrs.frozen
@@ -43,14 +36,12 @@ class Panel:
 
 def write(run: Run, path: Path, title: str) -> None:
     """Two panels over the time of the traffic."""
-    picture = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), PAPER)
-    draw = ImageDraw.Draw(picture)
-    _text(draw, (LEFT, 14), title, 17)
+    picture = Png(WIDTH, HEIGHT)
+    picture.text((LEFT, 14), title, 17)
     height = (HEIGHT - TOP - BOTTOM) // 2
     for row, panel in enumerate((_memory(run), _latency(run))):
-        _panel(draw, panel, run.seconds, TOP + row * height + 22, height - 48)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).save(path, optimize=True)
+        _panel(picture, panel, run.seconds, TOP + row * height + 22, height - 48)
+    picture.write(path)
 
 
 def _memory(run: Run) -> Panel:
@@ -87,41 +78,30 @@ def _bucketed(run: Run, what: Callable[[Sequence[float]], float]) -> list[Point]
     return [((number + 0.5) * size, what(delays)) for number, delays in sorted(buckets.items())]
 
 
-def _panel(draw: ImageDraw.ImageDraw, panel: Panel, seconds: float, top: int, height: int) -> None:
+def _panel(picture: Png, panel: Panel, seconds: float, top: int, height: int) -> None:
     width = WIDTH - LEFT - RIGHT
 
     def place(point: Point) -> Point:
         share = (point[1] - panel.low) / (panel.high - panel.low)
         return LEFT + min(1.0, point[0] / seconds) * width, top + height * (1 - share)
 
-    _text(draw, (LEFT, top - 24), panel.title, 14)
+    picture.text((LEFT, top - 24), panel.title, 14)
     for step in range(5):
         value = panel.low + (panel.high - panel.low) * step / 4
-        _line(draw, [place((0, value)), place((seconds, value))], FAINT, 1)
-        _text(draw, (10, place((0, value))[1] - 8), f"{value:,.1f}".rjust(9), 13)
+        picture.line([place((0, value)), place((seconds, value))], FAINT)
+        picture.text((10, place((0, value))[1] - 8), f"{value:,.1f}".rjust(9), 13)
         at = seconds * step / 4
-        _text(draw, (place((at, panel.low))[0] - 14, top + height + 4), f"{at:.0f} s", 13)
+        picture.text((place((at, panel.low))[0] - 14, top + height + 4), f"{at:.0f} s", 13)
     for number, curve in enumerate(panel.curves):
-        _line(draw, [place(point) for point in curve.points], curve.colour, 1 if curve.dashed else 2, curve.dashed)
-        _text(draw, (WIDTH - RIGHT + 12, top + 4 + number * 22), curve.name, 13, curve.colour)
+        _line(picture, [place(point) for point in curve.points], curve)
+        picture.text((WIDTH - RIGHT + 12, top + 4 + number * 22), curve.name, 13, curve.colour)
 
 
-def _line(
-    draw: ImageDraw.ImageDraw,
-    points: Sequence[Point],
-    colour: str,
-    width: int,
-    dashed: bool = False,
-) -> None:
-    scaled = [(x * SCALE, y * SCALE) for x, y in points]
-    if not dashed or len(scaled) < 2:
-        draw.line(scaled, fill=colour, width=width * SCALE, joint="curve")
+def _line(picture: Png, points: list[Point], curve: Curve) -> None:
+    if not curve.dashed or len(points) < 2:
+        picture.line(points, curve.colour, 2)
         return
-    (x0, y0), (x1, y1) = scaled[0], scaled[-1]
+    (x0, y0), (x1, y1) = points[0], points[-1]
     for dash in range(0, 60, 2):
         ends = [(x0 + (x1 - x0) * d / 60, y0 + (y1 - y0) * d / 60) for d in (dash, dash + 1)]
-        draw.line(ends, fill=colour, width=2 * SCALE)
-
-
-def _text(draw: ImageDraw.ImageDraw, at: Point, text: str, size: int, colour: str = INK) -> None:
-    draw.text((at[0] * SCALE, at[1] * SCALE), text, fill=colour, font=ImageFont.load_default(size * SCALE))
+        picture.line(ends, curve.colour, 2)
