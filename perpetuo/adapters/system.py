@@ -13,11 +13,8 @@ class RealSystem:
     def now_us(self) -> int:
         return time.time_ns() // 1_000
 
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def random(self) -> float:
-        return random.random()  # noqa: S311 - jitter and weights, not secrets
+    monotonic = staticmethod(time.monotonic)
+    random = staticmethod(random.random)
 
     def new_id(self) -> str:
         return uuid7(time.time_ns() // 1_000_000, random.getrandbits(74))

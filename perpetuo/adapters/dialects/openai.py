@@ -10,6 +10,7 @@ Rule 4: ``null`` means the same as leaving a member out, as at OpenAI.
 import hashlib
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -280,6 +281,7 @@ def _rewrite(ask: Ask, changed: dict[str, bytes], dropped: tuple[str, ...]) -> b
     return b"{%b}" % b",".join([_key(name) + raw for name, raw in fields.items()])
 
 
+@lru_cache(maxsize=1_024)
 def _key(name: str) -> bytes:
     # an identifier needs no escapes, and only odd names are none
     return b'"%b":' % name.encode() if name.isidentifier() else _ENCODE(name) + b":"

@@ -64,7 +64,8 @@ def read_usage(wire: object) -> Usage | None:
     """
     if not isinstance(wire, dict):
         return None
-    prompt, completion, total = (_tokens(wire, n) for n in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    prompt, completion = _tokens(wire, "prompt_tokens"), _tokens(wire, "completion_tokens")
+    total = _tokens(wire, "total_tokens")
     if prompt is None or (completion is None and total is None):
         return None
     output = max(completion or 0, (total or 0) - prompt)
@@ -87,7 +88,7 @@ def _tokens(wire: Mapping[str, Any], name: str) -> int | None:
 
 @attrs.frozen
 class Reading:
-    """What a 2xx body says. ``output_bytes`` bounds the output tokens when there is no ``usage``."""
+    """What a 2xx body says. ``output_bytes`` bounds the output tokens when there is no ``usage``; else it is 0."""
 
     usage: Usage | None
     output_bytes: int
@@ -139,9 +140,13 @@ def read_reply(body: bytes) -> Reading | None:
         return _read_odd_reply(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    size = sum(_message_bytes(choice.message) for choice in reply.choices or () if choice.message is not None)
+    usage = read_usage(reply.usage)
     failed = bytes(reply.error) != b"null" and reply.choices is None
-    return Reading(read_usage(reply.usage), size, failed)
+    return Reading(usage, 0 if usage is not None else _reply_bytes(reply), failed)
+
+
+def _reply_bytes(reply: _Reply) -> int:
+    return sum(_message_bytes(choice.message) for choice in reply.choices or () if choice.message is not None)
 
 
 def _read_odd_reply(body: bytes) -> Reading | None:

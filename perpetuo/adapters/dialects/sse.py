@@ -13,12 +13,10 @@ Rule 4: the usage chunk goes only to clients that asked for it.
 """
 
 from enum import Enum
-from operator import itemgetter
-from typing import Any
 
-import msgspec
-
-from perpetuo.adapters.dialects.openai_answers import read_usage, text_bytes
+from perpetuo.adapters.dialects.alike import Frame
+from perpetuo.adapters.dialects.chunks import Chunk, decode, decode_plain, only_text, other_output
+from perpetuo.adapters.dialects.openai_answers import read_usage
 from perpetuo.domain.model.upstream import Ending
 from perpetuo.domain.model.usage import Usage
 
@@ -26,6 +24,8 @@ EVENT_BYTES = 1024 * 1024
 """Largest event we hold while it is incomplete."""
 DONE = b"data: [DONE]\n\n"
 COMMENT = b": keep-alive"
+TRIES = 4
+"""Events looked at for what a stream's events have in common, and misses until it is not looked for any more."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -91,45 +91,6 @@ class EventSplitter:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-# --- chunks --------------------------------------------------------------------------------------
-
-
-class _Function(msgspec.Struct, gc=False):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(msgspec.Struct, gc=False):
-    function: _Function | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[_Call] | None = None
-    function_call: _Function | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    index: int = 0
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-    usage: dict[str, Any] | None = None
-    error: dict[str, Any] | str | None = None
-
-
-_CHUNK = msgspec.json.Decoder(_Chunk)
-_ANY = msgspec.json.Decoder()
-_FIRST, _LAST = itemgetter(0), itemgetter(-1)
-_OPENING, _CLOSING = {ord("{")}, {ord("}")}
-
-
 class ChatStreamReader:
     """Reads one stream. ``choices``: how many answers were asked for; ``wants_usage``: did the client?"""
 
@@ -139,6 +100,8 @@ class ChatStreamReader:
         self._wants_usage = wants_usage
         self._finished: set[int] = set()
         self._usage_of_one = False
+        self._frame: Frame | None = None
+        self._learning = TRIES
         self.started = False
         """Has an event with data arrived?"""
         self.usage: Usage | None = None
@@ -174,18 +137,58 @@ class ChatStreamReader:
                 return Ending.COMPLETE if len(self._finished) >= self._choices else Ending.TRUNCATED
 
     def _read(self, block: bytes) -> bytes:
+        """Events alike go together, then those up to the next that may be; what is odd goes one by one."""
         done = block.endswith(DONE)
         body = block[: -len(DONE)] if done else block
-        chunks = _plain(body) if body else []
-        hidden = self._note(chunks) if chunks is not None else None
-        if hidden is None:
-            return self._read_each(block)
-        self.started = True
+        out, at = [], 0
+        while at < len(body):
+            end, size = self._frame.run(body, at) if self._frame else (at, 0)
+            if end > at:
+                self.output_bytes += size
+                self._learning = TRIES
+                out.append(body[at:end])
+            else:
+                end = self._part(body, at)
+                part = body[at:end]
+                own = self._read_plain(part)
+                if own is None:
+                    return b"".join(out) + self._read_each(block[at:])
+                out.append(own)
+            at = end
+            self.started = True
+        self.started = True  # also by a lone end
         if done:
             self.verdict = Verdict.DONE
-        return _without(body, hidden) if hidden else body
+        return out[0] if len(out) == 1 else b"".join(out)
 
-    def _note(self, chunks: list[_Chunk]) -> list[int] | None:
+    def _part(self, body: bytes, at: int) -> int:
+        """Where to stop decoding: after one event while there is a frame to be learned, else before one that fits."""
+        if self._frame is None:
+            end = body.find(b"\n\n", at) + 2 if self._learning else 0
+            return end if end > 1 else len(body)
+        if body.startswith(self._frame.before, at):
+            self._learning -= 1  # it does not fit after all
+            if self._learning <= 0:
+                self._frame = None
+                return len(body)
+        next_one = body.find(self._frame.before, at + 1)
+        return next_one if next_one > 0 and body.startswith(b"\n\n", next_one - 2) else len(body)
+
+    def _read_plain(self, part: bytes) -> bytes | None:
+        """Decode one-line events; ``None``, and nothing noted, when one is odd."""
+        chunks = decode_plain(part)
+        hidden = self._note(chunks) if chunks is not None else None
+        if chunks is None or hidden is None:
+            return None
+        if self._frame is None and self._learning:
+            self._learning -= 1
+            text = only_text(chunks)
+            self._frame = Frame.of(part, text) if text else None
+            if self._frame is not None:
+                self._learning = TRIES
+        return _without(part, hidden) if hidden else part
+
+    def _note(self, chunks: list[Chunk]) -> list[int] | None:
         """
         Take note of what ``chunks`` say; returns the places of those that are not for the client.
 
@@ -193,7 +196,7 @@ class ChatStreamReader:
         """
         hidden: list[int] = []
         finished: list[int] = []
-        reports: list[_Chunk] = []
+        reports: list[Chunk] = []
         size = 0
         for place, chunk in enumerate(chunks):
             if chunk.choices is None or chunk.error is not None:
@@ -211,7 +214,7 @@ class ChatStreamReader:
                         or delta.refusal is not None
                         or delta.function_call is not None
                     ):
-                        size += _other_output(delta)
+                        size += other_output(delta)
                 if choice.finish_reason:
                     finished.append(choice.index)
             if chunk.usage is not None:
@@ -223,7 +226,7 @@ class ChatStreamReader:
         self._note_usage(reports)
         return hidden
 
-    def _note_usage(self, reports: list[_Chunk]) -> None:
+    def _note_usage(self, reports: list[Chunk]) -> None:
         """The latest report counts; but llama.cpp reports on each of several answers, and those add up."""
         for chunk in reports:
             found = read_usage(chunk.usage)
@@ -252,7 +255,7 @@ class ChatStreamReader:
 
     def _take(self, data: bytes) -> bool:
         """Take note of one event's data. Is it for the client?"""
-        chunk = _decode(data)
+        chunk = decode(data)
         if chunk is None:
             self.verdict = Verdict.DONE if data == b"[DONE]" else Verdict.MALFORMED
             return False
@@ -260,49 +263,6 @@ class ChatStreamReader:
         if hidden is None:
             self.verdict, self.error = Verdict.ERROR, data
         return hidden == []
-
-
-def _other_output(delta: _Delta) -> int:
-    """Bytes beside the content that can have been output tokens."""
-    size = 0
-    if delta.reasoning_content is not None:
-        size += text_bytes(delta.reasoning_content)
-    if delta.reasoning is not None:
-        size += text_bytes(delta.reasoning)
-    if delta.refusal is not None:
-        size += text_bytes(delta.refusal)
-    if delta.tool_calls is not None:
-        size += sum(_function_bytes(call.function) for call in delta.tool_calls)
-    if delta.function_call is not None:
-        size += _function_bytes(delta.function_call)
-    return size
-
-
-def _function_bytes(function: _Function | None) -> int:
-    return 0 if function is None else text_bytes(function.name) + text_bytes(function.arguments)
-
-
-def _plain(block: bytes) -> list[_Chunk] | None:
-    """
-    Decode a block of one-line ``data: {…}`` events at once; ``None`` when it is anything else.
-
-    Exact: in JSON a ``}`` is never followed by ``{`` inside a value, so when every event begins and ends with
-    a brace, has no line end, and there are as many values as events, each event is one value.
-    """
-    if not block.startswith(b"data: "):
-        return None
-    events = block[6:-2].split(b"\n\ndata: ")
-    if b"\n" in b"".join(events):
-        return None
-    try:
-        if set(map(_FIRST, events)) != _OPENING or set(map(_LAST, events)) != _CLOSING:
-            return None
-        if not block.isascii():
-            block.decode()
-        chunks = _CHUNK.decode_lines(b"\n".join(events))
-    except (IndexError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return chunks if len(chunks) == len(events) else None
 
 
 def _without(block: bytes, hidden: list[int]) -> bytes:
@@ -322,41 +282,3 @@ def _fields(event: bytes) -> tuple[bytes, bytes]:
             comment = COMMENT
     # line ends in the data can only be spacing: a JSON string has none
     return (b"\n".join(data), b"data: " + b" ".join(data)) if any(data) else (b"", comment)
-
-
-def _decode(data: bytes) -> _Chunk | None:
-    """One event's chunk; ``None`` when it is not a JSON object."""
-    try:
-        data.decode()
-        chunk = _CHUNK.decode(data)
-    except msgspec.ValidationError:
-        return _decode_odd(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return _decode_odd(data) if chunk.choices is None else chunk
-
-
-def _decode_odd(data: bytes) -> _Chunk | None:
-    """
-    ``None`` unless it is a JSON object.
-
-    One of unexpected shape counts as content whole; finish, usage and error are read as far as they are clear.
-    """
-    try:
-        found = _ANY.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if not isinstance(found, dict):
-        return None
-    given, usage = found.get("choices"), found.get("usage")
-    listed = [choice for choice in given if isinstance(choice, dict)] if isinstance(given, list) else []
-    choices = [_Choice(_index(choice), None, "stop") for choice in listed if choice.get("finish_reason")]
-    if given or usage is None:
-        choices.append(_Choice(delta=_Delta(content="x" * len(data))))
-    failed = found.get("error") or found.get("object") == "error"
-    return _Chunk(choices, usage if isinstance(usage, dict) else None, "error" if failed else None)
-
-
-def _index(choice: dict[str, Any]) -> int:
-    index = choice.get("index")
-    return index if type(index) is int else 0

@@ -167,6 +167,9 @@ class DemoExchange:
         self._end()
         return None
 
+    def is_ready(self) -> bool:
+        return False
+
     def abort(self) -> None:
         self.stop()
         self._end()

@@ -48,11 +48,13 @@ class OpenAIProvider:
         self._targets = {kind: _target(spec.base_url, path) for kind, path in _PATHS.items()}
         key = spec.api_key.strip() if spec.api_key else ""
         self._secret = secret(key) if key else None
-        self._headers: Headers = (
+        usual: Headers = (
             (b"content-type", b"application/json"),
             (b"user-agent", b"perpetuo/" + __version__.encode()),
             *(((b"authorization", b"Bearer " + key.encode()),) if key else ()),
         )
+        self._headers: Headers = (*usual, (b"accept", b"application/json"))
+        self._headers_of_streams: Headers = (*usual, (b"accept", b"text/event-stream"))
 
     async def send(self, out: Outbound, abort: Abort) -> Answer | EventStream:
         """Make one attempt. Raises nothing but `UpstreamFailure`."""
@@ -73,12 +75,13 @@ class OpenAIProvider:
             raise
 
     def _request(self, out: Outbound) -> UpstreamRequest:
-        further = [(b"accept", b"text/event-stream" if out.ask.stream else b"application/json")]
+        further: Headers = ()
         if out.traceparent is not None and _SANE.fullmatch(out.traceparent):
-            further.append((b"traceparent", out.traceparent.encode()))
+            further = ((b"traceparent", out.traceparent.encode()),)
         if self._loopback:
-            further.append((b"x-perpetuo-call", out.call.encode()))
-        return UpstreamRequest(b"POST", self._targets[out.ask.kind], (*self._headers, *further), render(out))
+            further = (*further, (b"x-perpetuo-call", out.call.encode()))
+        usual = self._headers_of_streams if out.ask.stream else self._headers
+        return UpstreamRequest(b"POST", self._targets[out.ask.kind], usual, render(out), further)
 
     async def _receive(self, out: Outbound, exchange: Exchange, first_event_by: float) -> Answer | EventStream:
         status = exchange.status
@@ -149,15 +152,22 @@ async def _first_event(exchange: Exchange, reader: ChatStreamReader, by: float |
     """The bytes of the first events; empty when the stream ended or broke before one, or it was not for the client."""
     ready = b""
     try:
-        async with asyncio.timeout_at(by):
-            while not reader.started and reader.verdict is None:
-                data = await exchange.chunk()
-                if data is None:
-                    break
-                ready = reader.feed(data)
+        while not reader.started and reader.verdict is None:
+            data = await _chunk_by(exchange, by)
+            if data is None:
+                break
+            ready = reader.feed(data)
     except TimeoutError:
         raise UpstreamFailure(Fault.TIMEOUT, True, "waited too long for the first token") from None
     return ready if reader.started else b""
+
+
+async def _chunk_by(exchange: Exchange, by: float | None) -> bytes | None:
+    """What comes next; a timer only where there is something to wait for."""
+    if exchange.is_ready():
+        return await exchange.chunk()
+    async with asyncio.timeout_at(by):
+        return await exchange.chunk()
 
 
 def _unusable(text: str) -> UpstreamFailure:

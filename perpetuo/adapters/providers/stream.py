@@ -36,6 +36,7 @@ class EventStream:
         self.usage: Usage | None = reader.usage
         self.output_bytes = reader.output_bytes
         self.ending: Ending | None = None
+        self.is_over = False
         self._exchange = exchange
         self._reader = reader
         self._ready = ready
@@ -44,6 +45,7 @@ class EventStream:
         """Raises `UpstreamFailure` on a reset, a time-out, an abort, or an error event."""
         reader = self._reader
         try:
+            self.is_over = reader.verdict is Verdict.DONE
             if self._ready:
                 yield self._ready
             while reader.verdict is None:
@@ -52,6 +54,7 @@ class EventStream:
                     break
                 ready = reader.feed(data)
                 self.usage, self.output_bytes = reader.usage, reader.output_bytes
+                self.is_over = reader.verdict is Verdict.DONE
                 if ready:
                     yield ready
             failure = mid_stream_failure(reader)
@@ -78,6 +81,9 @@ def mid_stream_failure(reader: ChatStreamReader) -> UpstreamFailure | None:
 async def _drain(exchange: Exchange) -> None:
     """Read past the terminal event; whatever happens now changes nothing for the client."""
     try:
+        while exchange.is_ready():  # its end has arrived already: no timer for that
+            if await exchange.chunk() is None:
+                return
         async with asyncio.timeout(LINGER_S):
             while await exchange.chunk() is not None:
                 pass
@@ -102,6 +108,9 @@ class Whole:
         if len(body) > limit:
             raise UpstreamFailure(Fault.PROTOCOL, True, f"a body of more than {limit} bytes")
         return body
+
+    def is_ready(self) -> bool:
+        return True
 
     def abort(self) -> None:
         self._body = None

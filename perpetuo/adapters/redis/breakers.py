@@ -153,7 +153,12 @@ class RedisBreakerBoard:
 
     def view(self, provider: str) -> BreakerView:
         mirror = self._mirrors.get(provider)
-        return policy.view(self._current(mirror)) if mirror else BreakerView()
+        if mirror is None:
+            return BreakerView()
+        breaker = mirror.breaker
+        if isinstance(breaker, Closed):
+            return policy.closed_view(breaker.since.generation)
+        return policy.view(self._current(mirror))
 
     async def try_probe(self, provider: str, call: str) -> bool:
         mirror = self._mirrors.get(provider)

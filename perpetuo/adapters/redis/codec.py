@@ -93,12 +93,13 @@ def admit_decision(reply: Any, request: AdmitRequest, plan: RequestPlan, row: Ev
 def _admitted(line: bytes, request: AdmitRequest, plan: RequestPlan, row: Event) -> Admitted:
     words = line.split()
     at, now = int(words[2]), int(words[3])
-    budgets, numbers = request.budgets, words[6:]
-    readings = tuple(
-        [budget_reading(b, int(numbers[2 * i]), int(numbers[2 * i + 1]), at) for i, b in enumerate(budgets)]
-    )
-    left = numbers[2 * len(budgets) :]  # of a call that was put back nothing: its rate slot is not
-    rates = tuple([RateReading(r.scope, r.limit, int(n), at + r.window_us - now) for r, n in zip(request.rates, left)])  # noqa: B905
+    money = iter(map(int, words[6:]))
+    if at < plan.until_us:
+        readings = tuple([BudgetReading(*window, next(money), next(money)) for window in plan.windows])  # type: ignore[arg-type]
+    else:
+        readings = tuple([budget_reading(b, next(money), next(money), at) for b in request.budgets])
+    left = list(money)  # of a call that was put back nothing: its rate slot is not
+    rates = tuple([RateReading(r.scope, r.limit, n, at + r.window_us - now) for r, n in zip(request.rates, left)])  # noqa: B905
     day = next((read.window for read in readings if read.period == "day"), row.budget_day)
     hold = Hold(
         call=request.call,
@@ -124,9 +125,9 @@ def budget_reading(limit: BudgetLimit, spent: int, held: int, at_us: int) -> Bud
         limit.period,
         limit.current if current else limit.following,
         limit.limit,
+        limit.boundary_us if current else limit.following_end_us,
         Nano(spent),
         Nano(held),
-        limit.boundary_us if current else limit.following_end_us,
     )
 
 
@@ -162,7 +163,7 @@ def readings_again(hold: Hold, numbers: Sequence[bytes]) -> list[BudgetReading]:
     """The hold's windows with the money they have now."""
     money = [Nano(int(n)) for n in numbers]
     return [
-        BudgetReading(b.scope, b.period, b.window, b.limit, money[2 * i], money[2 * i + 1], b.resets_at_us)
+        BudgetReading(b.scope, b.period, b.window, b.limit, b.resets_at_us, money[2 * i], money[2 * i + 1])
         for i, b in enumerate(hold.budgets)
     ]
 

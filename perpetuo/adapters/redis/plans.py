@@ -48,6 +48,9 @@ class RequestPlan:
     """life, seeded, holds."""
     keys: Bulks
     arguments: Bulks
+    windows: tuple[tuple[str, str, str, int | None, int], ...]
+    """Of each budget, before any of them ends at ``until_us``: scope, period, window, limit and when it ends."""
+    until_us: int
     day: str | None
     """Which day the row of an abandoned call must carry: of the first budget by the day."""
     limited: bytes
@@ -120,6 +123,8 @@ def plan_request(request: AdmitRequest) -> RequestPlan:
             *(keys.budget(p, b.scope, window) for b in budgets for window in (b.current, b.following)),
         ),
         arguments=Bulks.of(*arguments),
+        windows=tuple((b.scope, b.period, b.current, b.limit, b.boundary_us) for b in budgets),
+        until_us=min((b.boundary_us for b in budgets), default=0),
         day=day[1].current if day else None,
         limited=b"1" if request.has_budget else b"0",
         rate_scopes=tuple(r.scope for r in rates),

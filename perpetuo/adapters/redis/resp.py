@@ -27,7 +27,7 @@ class Bulks:
 
 def pack(command: Sequence[Any]) -> bytes:
     """A command as bytes."""
-    if any(part.__class__ is Bulks for part in command):
+    if Bulks in map(type, command):
         return _spliced(command)
     return hiredis.pack_command(tuple(command))  # type: ignore[no-any-return]
 
@@ -39,7 +39,7 @@ def _spliced(command: Sequence[Any]) -> bytes:
             out.append(part.packed)
             count += part.count
         else:
-            raw = _bytes(part)
+            raw = part if part.__class__ is bytes else str(part).encode()
             out.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
             count += 1
     out[0] = b"*%d\r\n" % count

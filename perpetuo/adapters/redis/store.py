@@ -132,9 +132,24 @@ class RedisStore:
 
         `ResponseError`: it failed.
         """
-        reply = await self._send((b"EVALSHA", script.sha, counted(keys), *keys, *arguments), epoch)
-        if isinstance(reply, NoScriptError):
-            reply = await once_sent(self._send((b"EVAL", script.body, counted(keys), *keys, *arguments), epoch))
+        reply = await self.ask(script, keys, arguments, epoch)
+        if isinstance(reply, ResponseError):
+            return await self.once_more(reply, script, keys, arguments, epoch)
+        return reply
+
+    def ask(
+        self, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None
+    ) -> "asyncio.Future[Any]":
+        """As `run`, but an error of the server is a reply; `once_more` knows what to do with it."""
+        return self._send((b"EVALSHA", script.sha, counted(keys), *keys, *arguments), epoch)
+
+    async def once_more(
+        self, error: ResponseError, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None
+    ) -> Any:
+        """Run a script by its text if the server does not know it; raises any other ``error``."""
+        if not isinstance(error, NoScriptError):
+            raise error
+        reply = await once_sent(self._send((b"EVAL", script.body, counted(keys), *keys, *arguments), epoch))
         if isinstance(reply, ResponseError):
             raise reply
         return reply
@@ -206,7 +221,7 @@ class RedisStore:
     async def _carry(self, link: Link, batch: list[_Waiting]) -> None:
         """Send a batch and hand out the replies; on a break, put it back for its second chance."""
         now = asyncio.get_running_loop().time()
-        due = min((w.until for w in batch if w.until > now), default=now + self.timeout)
+        due = min([w.until for w in batch if w.until > now], default=now + self.timeout)
         try:
             replies = await link.exchange([w.packed for w in batch], due)
         except BROKEN as error:
@@ -300,9 +315,13 @@ async def run(
     try:
         return await store.run(script, keys, arguments, epoch)
     except ResponseError as error:
-        if "maxmemory" in str(error):  # 6.2 wraps the error of a command in one of the script
-            raise FullError("Redis is full") from error
-        raise FailedError(f"Redis failed at {script.name}: {error}") from error
+        raise _refusal(error, script) from error
+
+
+def _refusal(error: ResponseError, script: Script) -> StoreUnavailable:
+    if "maxmemory" in str(error):  # 6.2 wraps the error of a command in one of the script
+        return FullError("Redis is full")
+    return FailedError(f"Redis failed at {script.name}: {error}")
 
 
 async def run_in_life(
@@ -311,11 +330,16 @@ async def run_in_life(
     """
     Run a script that judges data by the life of Redis: its first two arguments are the time and the run id.
 
-    Noticing a restart and coming back may be one decision: then the script is told of the new run.
+    Noticing a restart and coming back may be one decision: then the script is told of the new run. Each call passes
+    here twice, so what goes well takes one coroutine, not the three of `run`.
     """
     epoch = store.epoch
+    told = (now, epoch, *arguments)
     try:
-        return await run(store, script, keys, (now, epoch, *arguments), epoch)
+        reply = await store.ask(script, keys, told, epoch)
+        return await store.once_more(reply, script, keys, told, epoch) if isinstance(reply, ResponseError) else reply
+    except ResponseError as error:
+        raise _refusal(error, script) from error
     except AnotherLifeError as error:
         epoch = store.epoch
         again = run(store, script, keys, (now, epoch, *arguments), epoch)

@@ -180,6 +180,7 @@ class Metrics:
         self._labels = labels
         self._calls: dict[tuple[str, str, str | None, int], _CallCells] = {}
         self._one: dict[tuple[str, ...], int] = {}
+        self._attempts: dict[tuple[str, str], int] = {}
         self._overhead = self._histogram(OVERHEAD)
         for metric in (AUTH_FAILURES, ABANDONED, HOLD_EXCEEDED, IN_FLIGHT):
             cells.cell(name_of(metric))
@@ -194,6 +195,7 @@ class Metrics:
         self._labels = labels
         self._calls.clear()
         self._one.clear()
+        self._attempts.clear()
 
     def finished(self, event: Event) -> None:
         key = (event.tenant_id, event.model, event.provider, event.status)
@@ -224,7 +226,11 @@ class Metrics:
             self.add(IDEMPOTENCY, note.reason.removeprefix(IDEMPOTENCY_PREFIX), by=note.count)
 
     def attempted(self, provider: str, outcome: str) -> None:
-        self.add(ATTEMPTS, self._labels.provider(provider), outcome)
+        index = self._attempts.get((provider, outcome))
+        if index is None:
+            labels = (self._labels.provider(provider), outcome)
+            index = self._attempts[provider, outcome] = self.cells.cell(name_of(ATTEMPTS, labels))
+        self._values[index] += 1
 
     def in_flight(self, calls: int, now: float) -> None:
         """How many calls this worker has in flight at ``now``, in monotonic seconds."""

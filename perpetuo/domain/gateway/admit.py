@@ -75,7 +75,10 @@ class Admission:
         known = self._refused_locally(prepared)
         if known is not None:
             return known
-        decision = await self._ask(prepared, self._request(prepared), abort)
+        request = self._request(prepared)
+        decision = await self._decide(prepared, request)
+        if decision is ClaimRefused.IN_PROGRESS:
+            decision = await self._wait(prepared, request, abort)
         if isinstance(decision, Admitted | Replay | Refusal):
             return decision
         return explain(decision, prepared, self._system.now_us())
@@ -87,7 +90,9 @@ class Admission:
         For a call that can't be made. It is not admitted, whatever its key says.
         """
         request = attrs.evolve(self._request(prepared), rates=NEVER, concurrency=(), budgets=())
-        decision = await self._ask(prepared, request, abort)
+        decision = await self._decide(prepared, request)
+        if decision is ClaimRefused.IN_PROGRESS:
+            decision = await self._wait(prepared, request, abort)
         match decision:
             case Replay():
                 return decision
@@ -98,11 +103,10 @@ class Admission:
             case _:
                 return None
 
-    async def _ask(self, prepared: Prepared, request: AdmitRequest, abort: Abort) -> AdmitDecision | Refusal:
-        """The ledger's decision; on a key in progress the one after waiting."""
-        decision = await self._decide(prepared, request)
-        if decision is not ClaimRefused.IN_PROGRESS or request.claim is None:
-            return decision
+    async def _wait(self, prepared: Prepared, request: AdmitRequest, abort: Abort) -> AdmitDecision | Refusal:
+        """The ledger's decision once a key in progress no longer is, or waiting is over."""
+        if request.claim is None:
+            return ClaimRefused.IN_PROGRESS
         until = min(self._system.monotonic() + _wait(prepared), prepared.deadline)
         decision = await self._waiting.wait(
             request.tenant,

@@ -105,7 +105,8 @@ class Dispatcher:
     def route(self, prepared: Prepared) -> Route | Refusal:
         """Where the call could go now; a refusal (free, before admission) when every way is blocked."""
         now_us = self._system.now_us()
-        draws = [self._system.random() for _ in prepared.model.targets]
+        several = len(prepared.model.targets) > 1
+        draws = [self._system.random() for _ in prepared.model.targets] if several else ()
         route = candidates(prepared.model, self._breakers.view, self._cooldowns, now_us, draws)
         if route.targets:
             return route
@@ -222,14 +223,17 @@ class Dispatcher:
         spec: ProviderSpec | None,
     ) -> None:
         """Tell breaker, cooldowns and metrics how the attempt went."""
+        if fault is None:
+            self._breakers.record(target.provider, None, generation=call.generation, probe=call.probe)
+            self._journal.attempted(target.provider, "success")
+            return
         now_us = self._system.now_us()
         counted = evidence(fault, sent=sent, cut_short=call.cut_short(self._system.monotonic()))
         self._breakers.record(target.provider, counted, generation=call.generation, probe=call.probe)
-        self._journal.attempted(target.provider, fault.value if fault is not None else "success")
-        if fault is not None:
-            if fault is not Fault.CREDENTIAL or spec == self._specs.get(target.provider):
-                self._cooldowns = self._cooldowns.after(target, fault, retry_after_us, now_us)
-            trip.tried.append(Tried(target, fault, now_us, retry_after_us))
+        self._journal.attempted(target.provider, fault.value)
+        if fault is not Fault.CREDENTIAL or spec == self._specs.get(target.provider):
+            self._cooldowns = self._cooldowns.after(target, fault, retry_after_us, now_us)
+        trip.tried.append(Tried(target, fault, now_us, retry_after_us))
 
     def _give_back_probe(self, call: Call) -> None:
         """The attempt ended by a defect or a cancellation of ours, so it has found nothing."""
@@ -373,6 +377,8 @@ def limit_for(call: Call, target: Target) -> int | None:
 
 
 def _skipped(route: Route) -> list[dict[str, object]]:
+    if not route.skipped:
+        return []
     return [{"provider": s.target.provider, "model": s.target.model, "why": s.why.value} for s in route.skipped]
 
 

@@ -51,7 +51,7 @@ class Prepared:
     @property
     def deadline(self) -> float:
         """Monotonic seconds at which the call must be over, whatever it waits for until then."""
-        total, asked = max(target.timeouts.total for target in self.targets), self.request.timeout
+        total, asked = self.model.longest_total, self.request.timeout
         return self.request.started + (total if asked is None else min(total, asked))
 
     @property
@@ -140,7 +140,7 @@ def _not_bounded(ask: Ask) -> Refusal | None:
 
 
 def _not_priced(model: Model, ask: Ask) -> Refusal | None:
-    if all(target.price is not None for target in model.targets):
+    if model.is_priced:
         return None
     return Refusal(
         Reason.MODEL_NOT_PRICED,

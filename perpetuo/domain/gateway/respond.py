@@ -53,11 +53,9 @@ class Responder:
         keepable = call.with_key and (good or answer.status in KEPT_ERRORS)
         told = call_headers(call) if good else (*call_headers(call), NOT_AGAIN)
         headers = (*answer.headers, ("content-type", answer.content_type), *told)
-        too_big = len(answer.body) > call.prepared.settings.idempotency.max_bytes
-        stored = StoredAnswer(answer.status, answer.content_type, told, answer.body)
-        event, settled = await self._settler.settle(
-            call, ended, stored if keepable and not too_big else None, too_big=keepable and too_big
-        )
+        too_big = keepable and len(answer.body) > call.prepared.settings.idempotency.max_bytes
+        kept = StoredAnswer(answer.status, answer.content_type, told, answer.body) if keepable and not too_big else None
+        event, settled = await self._settler.settle(call, ended, kept, too_big=too_big)
         await client.answer(
             answer.status, (*headers, *settled_headers(call, event, settled), self._overhead(call)), answer.body
         )
@@ -75,10 +73,14 @@ class Responder:
         await client.start(200, headers)
         waited = self._system.monotonic()
         failure: UpstreamFailure | None = None
+        last = b""
         try:
             async for data in stream.chunks():
                 if recorder is not None:
                     recorder.add(data)
+                if stream.is_over:
+                    last = data  # goes with the end: one write less, and rule 1 makes it wait for the ledger alone
+                    continue
                 written = self._system.monotonic()
                 await client.write(data)
                 call.writing += self._system.monotonic() - written
@@ -93,7 +95,7 @@ class Responder:
         if refusal is not None:
             await client.fail(refusal)
         else:
-            await client.finish(DONE)
+            await client.finish(last + DONE)
         return broken_fault(call, stream, failure, ended_at)
 
     def _overhead(self, call: Call) -> tuple[str, str]:
@@ -183,7 +185,7 @@ def settled_headers(call: Call, event: Event, settled: Settled | None) -> tuple[
     """What it cost, what is left, and whether the answer is kept."""
     headers = [("x-perpetuo-cost-usd", usd(event.cost_nano_usd))]
     budgets = settled.budgets if settled is not None else call.hold.budgets
-    left = [b.remaining for b in budgets if b.remaining is not None]
+    left = [b.limit - b.spent - b.held for b in budgets if b.limit is not None]
     if left:
         headers.append(("x-perpetuo-budget-remaining-usd", usd(max(0, min(left)))))
     if call.with_key:

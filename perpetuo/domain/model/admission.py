@@ -108,9 +108,9 @@ class BudgetReading:
     period: str
     window: str
     limit: Nano | None
+    resets_at_us: int
     spent: Nano
     held: Nano
-    resets_at_us: int
 
     @property
     def remaining(self) -> Nano | None:

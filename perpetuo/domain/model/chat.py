@@ -1,12 +1,12 @@
 """What does a client ask for? Only what decisions need; the body itself stays bytes."""
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 
 from perpetuo.domain.model.records import record
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """What sort of call it is; the value goes into ``events.kind``."""
 
     CHAT = "chat"
@@ -50,8 +50,10 @@ class Ask:
     @property
     def output_limit(self) -> int | None:
         """The limit the client named: the larger one when it wrote both."""
-        named = [m for m in (self.max_tokens, self.max_completion_tokens) if m is not None]
-        return max(named) if named else None
+        one, other = self.max_tokens, self.max_completion_tokens
+        if one is None or other is None:
+            return one if other is None else other
+        return max(one, other)
 
 
 @record

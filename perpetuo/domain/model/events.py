@@ -1,7 +1,7 @@
 """What is written down of a call: one record, from which row, log line, metrics and page are made."""
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import attrs
@@ -9,7 +9,7 @@ import attrs
 from perpetuo.domain.model.records import record
 
 
-class Outcome(Enum):
+class Outcome(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import Enum
+from functools import cached_property
 
 import attrs
 
@@ -89,6 +90,16 @@ class Model:
     targets: tuple[Target, ...]
     larger_context: str | None = None
     bound: Bound = Bound()
+
+    @cached_property
+    def longest_total(self) -> float:
+        """Seconds: the most that any of its targets may take."""
+        return max(target.timeouts.total for target in self.targets)
+
+    @cached_property
+    def is_priced(self) -> bool:
+        """Does every target have a price?"""
+        return all(target.price is not None for target in self.targets)
 
 
 @attrs.frozen

@@ -1,6 +1,7 @@
 """Who calls, and what may they do?"""
 
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 import attrs
 
@@ -16,7 +17,7 @@ class Limits:
     budget_day: Nano | None = None
     budget_month: Nano | None = None
 
-    @property
+    @cached_property
     def has_budget(self) -> bool:
         return self.budget_day is not None or self.budget_month is not None
 
@@ -56,7 +57,7 @@ class Caller:
     tenant: Tenant
     key: ApiKey
 
-    @property
+    @cached_property
     def has_budget(self) -> bool:
         return self.tenant.limits.has_budget or self.key.limits.has_budget
 
@@ -68,4 +69,4 @@ class Caller:
 
 
 def matches_any(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(p == "*" or p == name or fnmatchcase(name, p) for p in patterns)
+    return "*" in patterns or name in patterns or any(fnmatchcase(name, p) for p in patterns)

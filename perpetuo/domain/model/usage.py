@@ -1,11 +1,11 @@
 """What did a call use, and how do we know?"""
 
-from enum import Enum
+from enum import StrEnum
 
 from perpetuo.domain.model.records import record
 
 
-class Basis(Enum):
+class Basis(StrEnum):
     """How the tokens of a charge are known."""
 
     REPORTED = "reported"

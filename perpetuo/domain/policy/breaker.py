@@ -21,6 +21,7 @@ Times are µs since the epoch, on the clock of whatever stores the breaker.
 """
 
 from enum import Enum
+from functools import lru_cache
 from typing import assert_never
 
 import attrs
@@ -308,12 +309,18 @@ def force(breaker: Breaker, open_for_us: int | None, now_us: int) -> Breaker:
 # --- looking -------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
+def closed_view(generation: int) -> BreakerView:
+    """What a caller needs to know of a closed breaker; nearly all are, and each call looks twice."""
+    return BreakerView(BreakerPhase.CLOSED, generation=generation)
+
+
 def view(breaker: Breaker) -> BreakerView:
     """What a caller needs to know."""
     generation = breaker.since.generation
     match breaker:
         case Closed():
-            return BreakerView(BreakerPhase.CLOSED, generation=generation)
+            return closed_view(generation)
         case Open(until_us=until):
             return BreakerView(BreakerPhase.OPEN, until, generation)
         case HalfOpen():

@@ -348,6 +348,8 @@ class RetryBudget:
 
     def requested(self, retry: RetryPolicy, now_us: int) -> "RetryBudget":
         """A call asks the provider for the first time."""
+        if self.tokens == self.BURST:
+            return self  # full stays full, whatever the time
         return RetryBudget(self.share, min(self._at(now_us) + retry.budget, self.BURST), now_us)
 
     def allows(self, now_us: int) -> bool:

@@ -46,6 +46,8 @@ class Stream(Protocol):
     usage: Usage | None
     output_bytes: int
     """Bytes of generated text so far: a bound on output tokens when ``usage`` is missing."""
+    is_over: bool
+    """What `chunks` gave last is all there is: its terminal event has been read, so it will end `COMPLETE`."""
     ending: Ending | None
     """Set once `chunks` is exhausted."""
 

@@ -7,6 +7,7 @@ A plain ASGI function, not a Litestar handler: at this one place 35 µs a call a
 (docs/performance.md). Everything else in this folder is ordinary Litestar.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,8 +21,10 @@ from perpetuo.domain.ports import Journal, System
 from perpetuo.entrypoints.http import intake
 from perpetuo.entrypoints.http.client import AsgiClient
 from perpetuo.entrypoints.http.patience import Patience
+from perpetuo.entrypoints.http.refusals import DEFECT_BODY
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
+_log = logging.getLogger("perpetuo")
 PARSE: dict[Kind, Callable[[bytes], Ask]] = {Kind.CHAT: openai.parse_chat, Kind.EMBEDDINGS: openai.parse_embeddings}
 
 
@@ -38,25 +41,35 @@ class Calls:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         started, started_us = self._system.monotonic(), self._system.now_us()
-        head = intake.read_head(scope["headers"])
-        client = AsgiClient(send, self._request_id(head), self._gateway.settings.budget_status, self._patience)
-        caller = self._caller(scope, head)
-        if isinstance(caller, Refusal):
-            return await self._turn_away(scope, head, client, caller)
-        body = await intake.read_body(receive, head, self._gateway.settings.server, self._patience)
-        if isinstance(body, Refusal):
-            return await self._refuse(scope, head, client, caller, body, close=True)
-        request = self._request(scope, head, client, body, started, started_us)
-        if isinstance(request, Refusal):
-            return await self._refuse(scope, head, client, caller, request)
-        client.watch(receive)
+        head, wait = intake.read_head(scope["headers"]), self._patience.begin()
+        client = AsgiClient(send, self._request_id(head), self._gateway.settings.budget_status, wait)
         try:
+            caller = self._caller(scope, head)
+            if isinstance(caller, Refusal):
+                return await self._turn_away(scope, head, client, caller)
+            body = await intake.read_body(receive, head, self._gateway.settings.server, wait)
+            if isinstance(body, Refusal):
+                return await self._refuse(scope, head, client, caller, body, close=True)
+            request = self._request(scope, head, client, body, started, started_us)
+            if isinstance(request, Refusal):
+                return await self._refuse(scope, head, client, caller, request)
+            client.watch(receive)
             await self._gateway.complete(caller, request, client)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and no traceback
+            await self._broken(client, error)
         finally:
             client.unwatch()
+            self._patience.end(wait)
+
+    async def _broken(self, client: AsgiClient, error: Exception) -> None:
+        """A defect of ours: the log has where. A stream that has begun can only be cut off."""
+        _log.error("POST %s is broken", self._kind.path, exc_info=error)
+        if client.status:
+            raise error
+        await client.answer(500, (("content-type", "application/json"), ("x-should-retry", "false")), DEFECT_BODY)
 
     def _request_id(self, head: intake.Head) -> str:
-        given = head.text(b"x-request-id")
+        given = head.text(b"x-request-id") if head.options else None
         return given if given is not None and intake.SANE_ID.match(given) else self._system.new_id()
 
     def _caller(self, scope: Any, head: intake.Head) -> Caller | Refusal:
@@ -72,30 +85,30 @@ class Calls:
     def _request(
         self, scope: Any, head: intake.Head, client: AsgiClient, body: bytes, started: float, started_us: int
     ) -> CallRequest | Refusal:
-        key, timeout, tag = intake.idempotency_key(head), intake.timeout_of(head), intake.tag_of(head)
-        for value in (key, timeout, tag):
-            if isinstance(value, Refusal):
-                return value
+        said, key = intake.options_of(head), intake.idempotency_key(head)
+        if isinstance(key, Refusal):
+            return key
+        if isinstance(said, Refusal):
+            return said
         try:
             ask = self._parse(body)
             fingerprint = openai.fingerprint("POST", self._kind.path, body) if key is not None else None
         except openai.BadRequest as error:
             return Refusal(Reason.INVALID_REQUEST, error.message, error.param)
-        traceparent, trace_id = intake.trace_of(head)
         return CallRequest(
             ask=ask,
             request_id=client.request_id,
             started_us=started_us,
             started=started,
             client_ip=self._address(scope, head),
-            tag=tag,  # type: ignore[arg-type]  # refusals were returned above
-            trace_id=trace_id,
-            traceparent=traceparent,
-            timeout=timeout,  # type: ignore[arg-type]
-            idempotency_key=key,  # type: ignore[arg-type]
+            tag=said.tag,
+            trace_id=said.trace_id,
+            traceparent=said.traceparent,
+            timeout=said.timeout,
+            idempotency_key=key,
             fingerprint=fingerprint,
-            wait=intake.wait_of(head),
-            call_id=client.request_id if client.request_id != head.text(b"x-request-id") else None,
+            wait=said.wait,
+            call_id=client.request_id if client.request_id != said.request_id else None,
         )
 
     def _address(self, scope: Any, head: intake.Head) -> str | None:

@@ -8,7 +8,7 @@ from perpetuo.domain.gateway.call import CLIENT_GONE
 from perpetuo.domain.model.errors import Refusal
 from perpetuo.domain.model.upstream import Abort
 from perpetuo.entrypoints.http.errors import envelope, retry_headers, status_of
-from perpetuo.entrypoints.http.patience import Patience
+from perpetuo.entrypoints.http.patience import Wait
 
 Receive = Any
 Send = Any
@@ -42,13 +42,13 @@ class AsgiClient:
     settled by its own worker and not by the reaper.
     """
 
-    def __init__(self, send: Send, request_id: str, budget_status: int, patience: Patience) -> None:
+    def __init__(self, send: Send, request_id: str, budget_status: int, wait: Wait) -> None:
         self.abort = Abort()
         self.status = 0
         self.request_id = request_id
         self._send = send
         self._budget_status = budget_status
-        self._patience = patience
+        self._wait = wait
         self._request_id = (b"x-request-id", request_id.encode("latin-1"))
         self._watcher: asyncio.Future[Any] | None = None
         self._watch_later: asyncio.TimerHandle | None = None
@@ -75,19 +75,18 @@ class AsgiClient:
     async def answer(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
         self.status = status
         raw = encode(headers)
-        raw.append((b"content-length", b"%d" % len(body)))
-        await self._start(status, raw)
-        await self._body(body, more=False)
+        raw += ((b"content-length", b"%d" % len(body)), self._request_id)
+        await self._say(_start(status, raw), _body(body))
 
     async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         self.status = status
-        await self._start(status, encode(headers))
+        await self._say(_start(status, [*encode(headers), self._request_id]))
 
     async def write(self, data: bytes) -> None:
-        await self._body(data, more=True)
+        await self._say(_body(data, more=True))
 
     async def finish(self, data: bytes) -> None:
-        await self._body(data, more=False)
+        await self._say(_body(data))
 
     def status_of(self, refusal: Refusal) -> int:
         return status_of(refusal, self._budget_status)
@@ -97,29 +96,33 @@ class AsgiClient:
         body = envelope(refusal)
         self.status = status
         raw = [JSON_HEADER, *encode((*headers, *retry_headers(refusal))), (b"content-length", b"%d" % len(body))]
-        await self._start(status, raw)
-        await self._body(body, more=False)
+        await self._say(_start(status, [*raw, self._request_id]), _body(body))
 
     async def fail(self, refusal: Refusal) -> None:
-        await self._body(b"data: " + envelope(refusal) + b"\n\n", more=False)
+        await self._say(_body(b"data: " + envelope(refusal) + b"\n\n"))
 
-    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        headers.append(self._request_id)
-        if not self._gone:
-            await self._try({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def _body(self, data: bytes, *, more: bool) -> None:
-        if not self._gone:
-            await self._try({"type": "http.response.body", "body": data, "more_body": more})
-
-    async def _try(self, message: dict[str, Any]) -> None:
-        """A transport that is gone, or stalled, is the client's leaving, not an error of ours."""
+    async def _say(self, *messages: dict[str, Any]) -> None:
+        """Nothing to a client that has left; a transport that is gone, or stalled, is its leaving, no error of ours."""
+        wait = self._wait
         try:
-            with self._patience.limit(STALLED_SECONDS):
+            for message in messages:
+                if self.abort.reason == CLIENT_GONE:
+                    return
+                wait.upto(STALLED_SECONDS)
                 await self._send(message)
-        except (OSError, RuntimeError):  # TimeoutError is an OSError
+        except (OSError, RuntimeError):
             self.abort.fire(CLIENT_GONE)
+        except asyncio.CancelledError:
+            if not wait.is_over():
+                raise
+            self.abort.fire(CLIENT_GONE)
+        finally:
+            wait.done()
 
-    @property
-    def _gone(self) -> bool:
-        return self.abort.reason == CLIENT_GONE
+
+def _start(status: int, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+def _body(data: bytes, *, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}

@@ -5,6 +5,7 @@ Head checks come before the key, the key before the body (semantics, "Order of a
 check gives a `Refusal` that names what was wrong.
 """
 
+import asyncio
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -14,8 +15,9 @@ from typing import Any
 import attrs
 
 from perpetuo.domain.model.errors import Reason, Refusal
+from perpetuo.domain.model.records import record
 from perpetuo.domain.model.settings import ClientIp, ServerSettings
-from perpetuo.entrypoints.http.patience import Patience
+from perpetuo.entrypoints.http.patience import Wait
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 VISIBLE = re.compile(r"[\x21-\x7e]{1,255}\Z")
@@ -39,6 +41,8 @@ class Head:
     """Headers of one request that mean something to us, still as sent."""
 
     fields: dict[bytes, bytes] = attrs.field(factory=dict)
+    options: bool = False
+    """Is there one of the headers that change how a call is made? Most calls have none."""
     hosts: int = 0
     lengths: int = 0
     codings: list[bytes] = attrs.field(factory=list)
@@ -59,6 +63,8 @@ def read_head(headers: list[tuple[bytes, bytes]]) -> Head:
                 head.hosts += 1
             elif name == b"content-length":
                 head.lengths += 1
+            else:
+                head.options = True
             head.fields[name] = value
         elif name in _CREDENTIALS:
             head.credentials.append(_bare(name, value))
@@ -92,26 +98,31 @@ def check_framing(head: Head, server: ServerSettings) -> Refusal | None:
 def check_host(head: Head) -> Refusal | None:
     """A host name or address, and a port that can be one; none at all is for others to judge."""
     host = head.fields.get(b"host")
-    match = HOST.match(host) if host else None
-    if host and (match is None or int(match[1] or 0) > MOST_PORT):
+    if host and not _is_authority(host):
         return Refusal(Reason.INVALID_REQUEST, "The request's Host header is not a host and a port.")
     return None
 
 
+@lru_cache(maxsize=1_024)
+def _is_authority(host: bytes) -> bool:
+    match = HOST.match(host)
+    return match is not None and int(match[1] or 0) <= MOST_PORT
+
+
 def check_length(head: Head, server: ServerSettings) -> Refusal | None:
     """One way to say how long the body is, no encoding but chunks, not too large."""
-    length = head.text(b"content-length")
+    given = head.fields.get(b"content-length")
+    length = None if given is None else given.strip()
     if head.lengths > 1 or (length is not None and head.codings):
         return Refusal(Reason.INVALID_REQUEST, "The request's length is ambiguous.")
     if head.codings and b", ".join(head.codings).strip().lower() != b"chunked":
         # granian reads any list that ends in `chunked`, and undoes nothing of it but the chunks
         return Refusal(Reason.INVALID_REQUEST, "Transfer-Encoding can only be `chunked`, once.")
-    if length is not None and not (length.isascii() and length.isdigit()):
+    if length is not None and not length.isdigit():
         return Refusal(Reason.INVALID_REQUEST, "The request's Content-Length is not a number.")
     if length is not None and (len(length) > 15 or int(length) > server.request_max_bytes):
         return too_large(server)
-    encoding = (head.text(b"content-encoding") or "identity").lower()
-    if encoding != "identity":
+    if head.options and (head.text(b"content-encoding") or "identity").lower() != "identity":
         return Refusal(
             Reason.UNSUPPORTED_ENCODING, "Compressed bodies are not accepted. Send the body without Content-Encoding."
         )
@@ -149,6 +160,34 @@ def idempotency_key(head: Head) -> str | None | Refusal:
             "1 to 255 visible ASCII characters are allowed.",
         )
     return key
+
+
+@record
+class Options:
+    """What a client says about how its call is to be made. ``timeout`` and ``wait`` in seconds."""
+
+    request_id: str | None = None
+    tag: str | None = None
+    timeout: float | None = None
+    wait: float | None = None
+    traceparent: str | None = None
+    trace_id: str | None = None
+
+
+NOTHING_SAID = Options()
+
+
+def options_of(head: Head) -> Options | Refusal:
+    """The headers that change how a call is made; the first that is wrong refuses it."""
+    if not head.options:
+        return NOTHING_SAID
+    timeout, tag = timeout_of(head), tag_of(head)
+    if isinstance(timeout, Refusal):
+        return timeout
+    if isinstance(tag, Refusal):
+        return tag
+    traceparent, trace_id = trace_of(head)
+    return Options(head.text(b"x-request-id"), tag, timeout, wait_of(head), traceparent, trace_id)
 
 
 def timeout_of(head: Head) -> float | None | Refusal:
@@ -190,7 +229,7 @@ def trace_of(head: Head) -> tuple[str | None, str | None]:
 def client_address(scope: Mapping[str, Any], head: Head, server: ServerSettings) -> str | None:
     """The caller's address; ``X-Forwarded-For`` is believed from trusted proxies, read from the right."""
     peer = (scope.get("client") or (None,))[0]
-    forwarded = head.text(b"x-forwarded-for")
+    forwarded = head.text(b"x-forwarded-for") if head.options else None
     if not forwarded or not server.trusted_proxies:
         return peer
     hops = [peer, *(hop.strip() for hop in reversed(forwarded.split(",")))]
@@ -227,26 +266,30 @@ CUT_SHORT = Refusal(Reason.INVALID_REQUEST, "The body ended before its end, or i
 """Granian says the same of a client that left and of one that is still there but sent a bad chunk."""
 
 
-async def read_body(receive: Any, head: Head, server: ServerSettings, patience: Patience) -> bytes | Refusal:
+async def read_body(receive: Any, head: Head, server: ServerSettings, wait: Wait) -> bytes | Refusal:
     """
     The whole body within its limits. After a refusal the connection can't be used again.
 
     Once there are as many bytes as announced, Granian is not asked for the end: it would say so in a further message
     from another thread, at a cost. Whoever listens next finds that message first.
     """
+    wait.upto(server.body_timeout)
     try:
-        with patience.limit(server.body_timeout):
-            message = await receive()
-            if message["type"] != "http.request":
-                return CUT_SHORT
-            body: bytes = message.get("body", b"")
-            if not message.get("more_body") or (body and head.fields.get(b"content-length") == b"%d" % len(body)):
-                return body if len(body) <= server.request_max_bytes else too_large(server)
-            return await _rest(receive, body, server)
-    except TimeoutError:
+        message = await receive()
+        if message["type"] != "http.request":
+            return CUT_SHORT
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body") or (body and head.fields.get(b"content-length") == b"%d" % len(body)):
+            return body if len(body) <= server.request_max_bytes else too_large(server)
+        return await _rest(receive, body, server)
+    except asyncio.CancelledError:
+        if not wait.is_over():
+            raise
         return Refusal(
             Reason.REQUEST_TIMEOUT, f"The body did not arrive within {server.body_timeout:g} s. Send it again."
         )
+    finally:
+        wait.done()
 
 
 async def _rest(receive: Any, first: bytes, server: ServerSettings) -> bytes | Refusal:

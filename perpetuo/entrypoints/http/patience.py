@@ -1,16 +1,15 @@
 """
 How is a wait ended that takes too long, at next to no cost for the many that do not?
 
-``asyncio.timeout`` makes and cancels a timer for each wait, several times a call. Here a wait is an entry in a
-table, and one look each half second ends those whose time is over: a limit may be that much late, which is fine for
-limits of many seconds.
+``asyncio.timeout`` makes and cancels a timer for each wait, several times a call. Here a call has one entry in a
+table, which says until when it may wait for its client now, and one look each half second ends those whose time is
+over: a limit may be that much late, which is fine for limits of many seconds.
 """
 
 import asyncio
-from types import TracebackType
-from typing import Self
 
 LOOK_EVERY = 0.5
+_NEVER = float("inf")
 
 
 class Patience:
@@ -18,58 +17,68 @@ class Patience:
 
     def __init__(self, look_every: float = LOOK_EVERY) -> None:
         self._look_every = look_every
-        self._waits: dict[Wait, None] = {}
+        self._waits: set[Wait] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def limit(self, seconds: float) -> "Wait":
-        """``with patience.limit(20): await …`` raises `TimeoutError` once the block has taken so long."""
-        return Wait(self, seconds)
-
-    def begin(self, wait: "Wait") -> None:
-        self._waits[wait] = None
+    def begin(self) -> "Wait":
+        """For the waits of the task that asks; to be given back by `end`."""
+        wait = Wait()
+        self._waits.add(wait)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._look_every, self._look)
+        return wait
 
     def end(self, wait: "Wait") -> None:
-        self._waits.pop(wait, None)
+        self._waits.discard(wait)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for wait in [wait for wait in self._waits if wait.due <= now]:
-            del self._waits[wait]
-            wait.expire()
+        for wait in self._waits:
+            if wait.due <= now:
+                wait.expire()
         self._timer = loop.call_later(self._look_every, self._look) if self._waits else None
 
 
 class Wait:
-    """One block with a limit, used once, by one task."""
+    """
+    The limit of what one task waits for now.
 
-    __slots__ = ("_cancelling", "_expired", "_patience", "_seconds", "_task", "due")
+        wait.upto(20)
+        try:
+            await …
+        except asyncio.CancelledError:
+            if not wait.is_over():
+                raise  # somebody else's cancellation
+            … it took too long
+        finally:
+            wait.done()
+    """
 
-    def __init__(self, patience: Patience, seconds: float) -> None:
-        self._patience = patience
-        self._seconds = seconds
-        self._expired = False
+    __slots__ = ("_cancelling", "_expired", "_now", "_task", "due")
 
-    def __enter__(self) -> Self:
+    def __init__(self) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a limited wait needs a task")
         self._task = task
         self._cancelling = task.cancelling()
-        self.due = asyncio.get_running_loop().time() + self._seconds
-        self._patience.begin(self)
-        return self
+        self._expired = False
+        self._now = asyncio.get_running_loop().time
+        self.due = _NEVER
+
+    def upto(self, seconds: float) -> None:
+        self.due = self._now() + seconds
+
+    def done(self) -> None:
+        self.due = _NEVER
 
     def expire(self) -> None:
         self._expired = True
+        self.due = _NEVER
         self._task.cancel()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._patience.end(self)
-        # as asyncio.timeout does it: somebody else's cancellation stays one
-        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from error
+    def is_over(self) -> bool:
+        """Is the cancellation just caught this limit's, and nobody else's? As ``asyncio.timeout`` tells them apart."""
+        expired, self._expired = self._expired, False
+        return expired and self._task.uncancel() <= self._cancelling

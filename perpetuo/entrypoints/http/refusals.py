@@ -4,6 +4,7 @@ import logging
 import re
 from typing import Any
 
+import msgspec
 from litestar import Request, Response
 from litestar.exceptions import (
     HTTPException,
@@ -24,6 +25,17 @@ SERVED = (
 )
 DEFECT = "internal_error"
 """Code of what must not happen: no row of the error table, and no test but one that breaks a route on purpose."""
+DEFECT_BODY = msgspec.json.encode(
+    {
+        "error": {
+            "message": "The gateway failed at this, and it is its own defect. Your operator's log says where.",
+            "type": "api_error",
+            "param": None,
+            "code": DEFECT,
+            "source": "gateway",
+        }
+    }
+)
 _PARAMETER = re.compile(r"\{[^}]+\}")
 CLOSE = {"connection": "close"}
 _log = logging.getLogger("perpetuo")
@@ -97,13 +109,13 @@ def _any(parameter: re.Match[str]) -> str:
     return ".+" if parameter[0].endswith(":path}") else "[^/]+"
 
 
-def broken(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+def broken(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A defect of ours: the log has where, the client gets no traceback."""
     _log.error("%s %s is broken", request.method, request.scope.get("path_template"), exc_info=error)
-    message = "The gateway failed at this, and it is its own defect. Your operator's log says where."
     return Response(
-        {"error": {"message": message, "type": "api_error", "param": None, "code": DEFECT, "source": "gateway"}},
+        DEFECT_BODY,
         status_code=500,
+        media_type="application/json",
         headers={"x-should-retry": "false", "x-request-id": request_id(request.scope)},
     )
 

@@ -21,7 +21,7 @@ from perpetuo.adapters.environment import read
 from perpetuo.adapters.sql import migrate
 from perpetuo.domain.gateway.relay import relay
 from perpetuo.domain.model.events import RefusalNote
-from perpetuo.entrypoints.http.app import public_app
+from perpetuo.entrypoints.http.app import call_path, public_app
 from tests.evil import Evil, Peer, Script, saying, silent_after
 from tests.integration.gateway.test_upstreams import EVENT, FINISH, GOOD, chunked, whole
 from tests.live import KEY, config_text
@@ -59,7 +59,7 @@ class Worker:
 
     def __init__(self, container: bootstrap.Container) -> None:
         self.container = container
-        self.app = public_app(container, management=False)
+        self.app = public_app(container, call_path(container), management=False)
 
     async def call(self, *, leaves: float | None = None, body: bytes | None = None, **members: Any) -> int | None:
         """One call; its status, or none when nothing was said to a client that had left."""

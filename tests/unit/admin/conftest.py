@@ -15,7 +15,7 @@ from perpetuo import bootstrap
 from perpetuo.adapters.environment import read
 from perpetuo.adapters.sql import migrate
 from perpetuo.domain.gateway.relay import flush_once, relay
-from perpetuo.entrypoints.http.app import management_app, public_app
+from perpetuo.entrypoints.http.app import call_path, management_app, public_app
 
 ADMIN_KEY = "admin-key-of-the-tests-0123456789"
 READ_KEY = "read-key-of-the-tests-0123456789"
@@ -49,7 +49,7 @@ class Desk:
 
     def __init__(self, container: bootstrap.Container, *, management: bool = True) -> None:
         self.container = container
-        self.app = public_app(container, management=management)
+        self.app = public_app(container, call_path(container), management=management)
         self.browser = self.another()
         stream, store = container.stores.stream, container.store
         self._relay = asyncio.create_task(relay(stream, store, container.journal, container.system))

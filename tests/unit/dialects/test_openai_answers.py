@@ -83,7 +83,7 @@ def test_a_reply_is_read() -> None:
     message = {"role": "assistant", "content": "é", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
     reading = read_reply(json.dumps({"choices": [{"message": message}], "usage": reported(5, 3)}).encode())
     assert reading is not None
-    assert (reading.usage, reading.output_bytes, reading.error) == (Usage(5, 3), 5, False)
+    assert (reading.usage, reading.output_bytes, reading.error) == (Usage(5, 3), 0, False)
 
 
 @pytest.mark.parametrize("raw", [b"", b"<html>", b"[]", b"5", b'{"a":"\xff"}', b'{"a":NaN}', b"[" * 100_000])

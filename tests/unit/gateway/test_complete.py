@@ -1,5 +1,6 @@
 """The use case, step by step, over memory twins: what a client sees, what is charged, what is written."""
 
+import attrs
 import pytest
 
 from perpetuo.domain.model.errors import Reason, Refusal
@@ -97,6 +98,17 @@ async def test_i2_streams_replay_byte_for_byte() -> None:
     assert first.body.endswith(b"data: [DONE]\n\n")
     assert again.body == first.body
     assert len(world.providers["a"].sent) == 1
+
+
+async def test_i2_the_last_events_of_a_stream_go_with_its_end() -> None:
+    """Once its terminal event was read: nothing is lost or doubled, for the client or for the key."""
+    world = World()
+    stream = ScriptedStream([b"data: 1\n\n", b"data: 2\n\n"], Usage(3, 3))
+    world.providers["a"].script = [attrs.evolve(stream, over_after=2)]
+    seen = await world.call(idempotency_key="k", stream=True)
+    assert seen.body == b"data: 1\n\ndata: 2\n\ndata: [DONE]\n\n"
+    assert seen.writes == [b"data: 1\n\n", b"data: 2\n\ndata: [DONE]\n\n"]
+    assert (await world.call(idempotency_key="k", stream=True)).body == seen.body
 
 
 async def test_c6_a_failing_provider_is_left_for_the_next_target() -> None:

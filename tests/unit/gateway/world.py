@@ -141,6 +141,7 @@ class Listener:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
+        self.writes: list[bytes] = []
         self.refusal: Refusal | None = None
         self.finished = False
         self.on_write: Callable[[], None] | None = None
@@ -153,6 +154,7 @@ class Listener:
 
     async def write(self, data: bytes) -> None:
         self.body += data
+        self.writes.append(data)
         if self.on_write is not None:
             self.on_write()
 
@@ -182,11 +184,15 @@ class ScriptedStream:
     headers: tuple[tuple[str, str], ...] = ()
     upstream_request_id: str | None = None
     output_bytes: int = 0
+    is_over: bool = False
+    over_after: int = 0
+    """With which part it knows that there is no further one; 0: it never does."""
     ending: Ending | None = None
     abort: Abort | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        for part in self.parts:
+        for number, part in enumerate(self.parts, 1):
+            self.is_over = number == self.over_after
             if self.abort is not None and self.abort.fired:
                 raise UpstreamFailure(Fault.ABORTED, True, "stopped")
             self.output_bytes += len(part)

@@ -20,7 +20,7 @@ async def test_s5_a_reader_that_stalls_is_a_client_that_left(monkeypatch: pytest
     async def stalled(_: Any) -> None:
         await asyncio.Event().wait()
 
-    client = AsgiClient(stalled, "id", 403, Patience(0.005))
+    client = AsgiClient(stalled, "id", 403, Patience(0.005).begin())
     await client.start(200, ())
     assert client.abort.reason == CLIENT_GONE
     await client.write(b"nobody waits for this")
@@ -32,6 +32,6 @@ async def test_i8_a_broken_transport_is_a_client_that_left() -> None:
     async def broken(_: Any) -> None:
         raise ConnectionResetError
 
-    client = AsgiClient(broken, "id", 403, Patience())
+    client = AsgiClient(broken, "id", 403, Patience().begin())
     await client.answer(200, (), b"{}")
     assert client.abort.reason == CLIENT_GONE

@@ -1,30 +1,48 @@
 """Limits on waits: who is ended, when, and whose cancellation it was."""
 
 import asyncio
+from collections.abc import Awaitable
 
 import pytest
 
-from perpetuo.entrypoints.http.patience import Patience
+from perpetuo.entrypoints.http.patience import Patience, Wait
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_wait_beyond_its_limit_is_a_timeout() -> None:
-    """And the task that waited goes on."""
+async def limited(wait: Wait, seconds: float, awaitable: Awaitable[object]) -> bool:
+    """As the docstring of `Wait` has it: was it in time?"""
+    wait.upto(seconds)
+    try:
+        await awaitable
+    except asyncio.CancelledError:
+        if not wait.is_over():
+            raise
+        return False
+    finally:
+        wait.done()
+    return True
+
+
+async def test_a_wait_beyond_its_limit_is_ended() -> None:
+    """And the task that waited goes on, and may wait again."""
     patience = Patience(0.005)
-    with pytest.raises(TimeoutError), patience.limit(0.01):
-        await asyncio.Event().wait()
-    await asyncio.sleep(0)
+    wait = patience.begin()
+    assert not await limited(wait, 0.01, asyncio.Event().wait())
+    assert await limited(wait, 1, asyncio.sleep(0.02))
+    assert not await limited(wait, 0.01, asyncio.Event().wait())
+    patience.end(wait)
+    await asyncio.sleep(0.02)
 
 
 async def test_a_wait_within_its_limit_is_left_alone() -> None:
     """Also when a look comes by, and after it has ended."""
     patience = Patience(0.001)
-    with patience.limit(0.5):
-        await asyncio.sleep(0.01)
-    with patience.limit(0.0):
-        pass
+    wait = patience.begin()
+    assert await limited(wait, 0.5, asyncio.sleep(0.01))
+    assert await limited(wait, 0.0, asyncio.sleep(0))
     await asyncio.sleep(0.01)
+    patience.end(wait)
 
 
 async def test_a_cancellation_of_the_task_stays_one() -> None:
@@ -32,8 +50,7 @@ async def test_a_cancellation_of_the_task_stays_one() -> None:
     patience = Patience(0.005)
 
     async def waiting() -> None:
-        with patience.limit(0.005):
-            await asyncio.Event().wait()
+        await limited(patience.begin(), 0.005, asyncio.Event().wait())
 
     task = asyncio.create_task(waiting())
     await asyncio.sleep(0)
@@ -48,8 +65,7 @@ async def test_many_waits_are_ended_each_at_its_time() -> None:
     ended: list[int] = []
 
     async def waiting(number: int) -> None:
-        with pytest.raises(TimeoutError), patience.limit(0.02 * number):
-            await asyncio.Event().wait()
+        assert not await limited(patience.begin(), 0.02 * number, asyncio.Event().wait())
         ended.append(number)
 
     await asyncio.gather(*(waiting(number) for number in (3, 1, 2)))

@@ -8,7 +8,7 @@ import httpx
 
 from perpetuo import bootstrap
 from perpetuo.adapters.environment import read
-from perpetuo.entrypoints.http.app import public_app
+from perpetuo.entrypoints.http.app import call_path, public_app
 from perpetuo.entrypoints.worker import FINISH_SECONDS, OWING_SECONDS, Worker
 
 KEY = "sk-acme-of-the-tests"
@@ -45,7 +45,7 @@ async def worker_of(directory: Path) -> tuple[Worker, bootstrap.Container, httpx
     environ = {"PERPETUO_CONFIG_PATH": str(path), "REDIS_URL": "memory://", "PERPETUO_ADMIN_KEY": "k" * 32}
     container = await bootstrap.build(read({**environ, "DATABASE_URL": f"sqlite:///{directory}/events.db"}))
     container.stage = "ready"
-    transport = httpx.ASGITransport(app=public_app(container, management=False))  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app=public_app(container, call_path(container), management=False))  # type: ignore[arg-type]
     return Worker(container), container, httpx.AsyncClient(transport=transport, base_url="http://x", timeout=1_000)
 
 

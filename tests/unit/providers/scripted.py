@@ -43,6 +43,9 @@ class Script:
         self.ended = True
         return None
 
+    def is_ready(self) -> bool:
+        return True
+
     async def read(self, limit: int) -> bytes:
         parts = []
         while (part := await self.chunk()) is not None:

@@ -62,7 +62,7 @@ async def test_the_same_request_gets_the_same_answer() -> None:
     assert first.body == second.body
     assert "Hello there" in json.loads(first.body)["choices"][0]["message"]["content"]
     assert first.usage is not None
-    assert 0 < first.usage.output_tokens <= first.output_bytes
+    assert first.usage.output_tokens > 0
     assert 0 < first.usage.input_tokens <= len(CHAT)
 
 

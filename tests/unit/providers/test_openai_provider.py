@@ -83,12 +83,12 @@ async def test_s1_only_these_headers_go_out() -> None:
     script = Script(200, JSON, [reply()])
     await send(script)
     assert script.request is not None
-    sent = dict(script.request.headers)
+    sent = dict((*script.request.headers, *script.request.further))
     assert set(sent) == {b"content-type", b"user-agent", b"authorization", b"accept", b"traceparent"}
     assert sent[b"authorization"] == b"Bearer sk-provider"
     await send(script := Script(200, JSON, [reply()]), spec=attrs.evolve(SPEC, loopback=True, api_key=None))
     assert script.request is not None
-    sent = dict(script.request.headers)
+    sent = dict((*script.request.headers, *script.request.further))
     assert b"authorization" not in sent
     assert sent[b"x-perpetuo-call"] == b"0193-call"
 
@@ -109,7 +109,7 @@ async def test_c8_a_stream_has_a_time_for_its_head_and_its_gaps() -> None:
 async def test_a_good_answer_is_passed_on_as_it_is() -> None:
     """The body byte for byte, the model name in it the provider's own."""
     got = await answer(Script(200, JSON, [reply()[:20], reply()[20:]]))
-    assert (got.status, got.body, got.usage, got.fault, got.output_bytes) == (200, reply(), Usage(5, 1), None, 2)
+    assert (got.status, got.body, got.usage, got.fault, got.output_bytes) == (200, reply(), Usage(5, 1), None, 0)
 
 
 async def test_s1_only_these_headers_come_in() -> None:

@@ -252,6 +252,9 @@ class Http1Exchange:
             raise self.failure.again()
         return None
 
+    def is_ready(self) -> bool:
+        return bool(self._reader.pieces) or self._reader.complete or self.failure is not None
+
     async def read(self, limit: int) -> bytes:
         parts: list[bytes] = []
         size = 0

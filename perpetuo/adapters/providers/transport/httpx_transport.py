@@ -89,7 +89,8 @@ class HttpxUpstream:
         lines = [(b"host", self._origin.authority), *headers(request)]
         if self._closed:
             raise unsent(Fault.ABORTED, "the transport is closed")
-        await self._slots.acquire(phases, abort)
+        if not self._slots.take(abort):
+            await self._slots.wait(phases, abort)
         exchange = HttpxExchange(self, self._take(), phases, abort)
         self._busy.add(exchange)
         await exchange.begin(
@@ -200,6 +201,9 @@ class HttpxExchange:
             if piece is None:
                 self._end(announced_keep(self.headers) if _is_clean(self._line) else 0.0, None)
         return piece or None
+
+    def is_ready(self) -> bool:
+        return self._line is None or self._failure is not None
 
     async def read(self, limit: int) -> bytes:
         parts: list[bytes] = []

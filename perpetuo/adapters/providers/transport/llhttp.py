@@ -46,7 +46,8 @@ class LlhttpUpstream:
         head = render(request, self._origin.authority)
         if self._closed:
             raise unsent(Fault.ABORTED, "the transport is closed")
-        await self._slots.acquire(phases, abort)
+        if not self._slots.take(abort):
+            await self._slots.wait(phases, abort)
         loop = asyncio.get_running_loop()
         connection = self._take() or await self._connect(loop, phases, abort)
         if connection.closed:

@@ -34,16 +34,17 @@ class Slots:
         """Whose turn it will be; told ``None`` for a slot, or why there is none."""
         self.busy = 0
 
-    async def acquire(self, phases: Phases, abort: Abort) -> None:
-        """Take a slot. Raises `UpstreamFailure` (nothing sent) when none became free in time."""
-        if abort.fired:
+    def take(self, abort: Abort) -> bool:
+        """Take a slot if one is free; if not, `wait` for one. Raises `UpstreamFailure` (nothing sent) when aborted."""
+        if abort.reason is not None:
             raise unsent(Fault.ABORTED, "aborted before a connection was there")
         if self.busy < self._limit:
             self.busy += 1
-            return
-        await self._stand_in_line(phases, abort)
+            return True
+        return False
 
-    async def _stand_in_line(self, phases: Phases, abort: Abort) -> None:
+    async def wait(self, phases: Phases, abort: Abort) -> None:
+        """Take the next one. Raises `UpstreamFailure` (nothing sent) when none became free in time."""
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[UpstreamFailure | None] = loop.create_future()
         due, late = connect_due(phases, loop.time())

@@ -31,13 +31,15 @@ class UpstreamRequest:
     """
     One request as it goes out. The transport adds ``host``, ``content-length`` and ``accept-encoding``.
 
-    ``path`` is the request target (``/v1/chat/completions?x=y``); the origin is the transport's own.
+    ``path`` is the request target (``/v1/chat/completions?x=y``); the origin is the transport's own. ``headers`` are
+    the same for many requests, so they are checked and written down once; ``further`` are this one's own.
     """
 
     method: bytes
     path: bytes
     headers: Headers
     body: bytes
+    further: Headers = ()
 
 
 @record
@@ -77,6 +79,10 @@ class Exchange(Protocol):
 
     async def chunk(self) -> bytes | None:
         """What has arrived since the last call, waiting for the first byte; ``None`` at the clean end."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Does `chunk` surely return at once?"""
         ...
 
     def abort(self) -> None:
