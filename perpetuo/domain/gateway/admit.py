@@ -72,7 +72,7 @@ class Admission:
 
     async def admit(self, prepared: Prepared, abort: Abort) -> Admitted | Replay | Refusal:
         """Ask the ledger; waits on a key in progress as long as caller or config say, and the client is there."""
-        known = self._refused_locally(prepared)
+        known = self._refused_locally(prepared) if self._known else None
         if known is not None:
             return known
         request = self._request(prepared)
@@ -167,7 +167,7 @@ class Admission:
 
     def _refused_locally(self, prepared: Prepared) -> Refusal | None:
         """A refusal known to hold still: only for calls without a key, and until the config changes."""
-        if not self._known or prepared.request.idempotency_key is not None:
+        if prepared.request.idempotency_key is not None:
             return None
         tenant = prepared.caller.tenant.id
         for scope in (tenant, f"{tenant}/{prepared.caller.key.name}"):

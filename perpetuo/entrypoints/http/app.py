@@ -6,6 +6,7 @@ and health. Without ``MANAGEMENT_PORT`` one application serves both.
 """
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 from litestar import Litestar, asgi
@@ -93,14 +94,16 @@ class Application:
         self._management: ManagementListener | None = None
         self._cutting: asyncio.Task[None] | None = None
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        """No coroutine of its own: a call would pass through it each time it goes on."""
         if self._public is not None and scope["type"] == "http":
             calls = self._calls.get(scope["path"])
-            await (self._public(as_get(scope), receive, send) if calls is None else calls(scope, receive, send))
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            return self._public(as_get(scope), receive, send) if calls is None else calls(scope, receive, send)
+        return self._lifespan(scope, receive, send)
 
-    async def _lifespan(self, receive: Any, send: Any) -> None:
+    async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            return
         await receive()
         try:
             await self._start()
