@@ -45,6 +45,12 @@ def cpu_seconds(pid: int | None) -> float:
     return total / TICKS
 
 
+def thread_seconds(pid: int) -> float:
+    """User and system time of the main thread of one process."""
+    fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
 def rss_mib(pid: int | None) -> float:
     """Resident memory of the largest process of the tree, in MiB: a worker."""
     sizes = []
