@@ -8,6 +8,8 @@ Coverage leads the way: that of the transport, that of h11, which reads the same
 """
 
 import argparse
+import random
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuzz import corpus
-from tests.fuzz.plays import PLAYS
+from tests.fuzz.plays import PIECES, PLAYS
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "var" / "fuzz-transport"
@@ -93,10 +95,31 @@ def inside(arguments: list[str]) -> int:
             reason = "" if call.failure is None else call.failure.text[:60]
             marks[zlib.crc32(f"{call.status // 100} {call.whole} {reason}".encode()) % len(marks)]()
 
+    def mutate(data: bytes, most: int, seed: int) -> bytes:
+        dice = random.Random(seed)
+        return atheris.Mutate(data, most) if dice.random() < 0.6 else rearranged(data, dice)[:most]
+
     print(f"began at {time.strftime('%H:%M:%S', time.gmtime())} UTC", flush=True)
-    atheris.Setup([str(itself()), *arguments], one)
+    atheris.Setup([str(itself()), *arguments], one, custom_mutator=mutate)
     atheris.Fuzz()
     return 0
+
+
+def rearranged(data: bytes, dice: random.Random) -> bytes:
+    """A play with another piece in it, or one less: bytes alone rarely make a second good answer."""
+    parts = re.split(rb"(?=\xff[a-z|~])|(?=HTTP/1\.1 [1-5]\d\d )", data)
+    at = dice.randrange(len(parts))
+    piece = dice.choice(PIECES) if dice.random() < 0.7 else bytes((0xFF, dice.choice(b"ncaktfb"), dice.randrange(40)))
+    match dice.randrange(4):
+        case 0:
+            parts[at] = piece
+        case 1 if len(parts) > 1:
+            del parts[at]
+        case 2:
+            parts.insert(dice.randrange(len(parts) + 1), parts[at])
+        case _:
+            parts.insert(at + 1, piece)
+    return b"".join(parts)
 
 
 def itself() -> Path:

@@ -7,6 +7,15 @@ LARGE = OK.replace(b"2\r\n\r\nok", b"600000\r\n\r\n") + b"x" * 600_000
 SHORT = OK.replace(b"content", b"keep-alive: timeout=5\r\ncontent")
 NEXT = b"\xffn\x00"
 
+PIECES = (
+    OK, NO, OK[:30], OK[30:], CHUNKED, b"2\r\nab\r\n", b"0\r\n", b"\r\n", b"HTTP/1.1 103 E\r\n\r\n",
+    b"HTTP/1.1 204 N\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", SHORT,
+    b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 65536\r\n\r\n\xffb\x03",
+    b"\xffe", b"\xffx", b"\xffr", b"\xffw", b"\xff|", b"\xff~", b"\xffz", NEXT, NEXT + OK, b"\xffn\x08" + OK,
+)  # fmt: skip
+"""What plays are made of."""
+
 PLAYS = {
     "two calls": OK + NEXT + NO,
     "a second answer at once": OK + NO + NEXT + OK,

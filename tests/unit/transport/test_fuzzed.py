@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from perpetuo.adapters.providers.transport import connection, llhttp, response
 from perpetuo.adapters.providers.transport.connection import Connection, Http1Exchange
 from perpetuo.domain.model.upstream import UpstreamFailure
-from tests.fuzz import corpus
-from tests.fuzz.plays import CHUNKED, NO, OK, PLAYS
+from tests.fuzz import corpus, plays
+from tests.fuzz.plays import OK, PLAYS
 from tests.fuzz.scene import play
 
 
@@ -27,15 +27,10 @@ def test_s4_no_input_that_the_fuzzer_kept_breaks_a_promise() -> None:
 
 
 PIECES = st.one_of(
-    st.sampled_from([
-        OK, NO, OK[:30], OK[30:], CHUNKED, b"2\r\nab\r\n", b"0\r\n", b"\r\n", b"HTTP/1.1 103 E\r\n\r\n",
-        b"HTTP/1.1 204 N\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok",
-        b"\xffe", b"\xffx", b"\xffr", b"\xffw", b"\xff|", b"\xff~", b"\xffz",
-    ]),
+    st.sampled_from(plays.PIECES),
     st.builds(lambda letter, number: bytes((0xFF, letter, number)), st.sampled_from(b"ncaktfb"), st.integers(0, 40)),
     st.binary(max_size=4),
-)  # fmt: skip
+)
 
 
 @given(pieces=st.lists(PIECES, max_size=25))
