@@ -230,7 +230,7 @@ class Scene:
         assert len(turns) <= 1, "sent twice"
         if call.failure is not None:
             assert call.failure.sent == bool(turns), f"sent is {call.failure.sent}: {call.failure}"
-            stopped = call.abort.fired or self.closed or call.manner.limit < 1 << 20
+            stopped = call.abort.fired or self.closed or len(call.body) > call.manner.limit
             assert call.failure.fault is not Fault.ABORTED or stopped, "aborted by nobody"
         assert not call.status or turns, "an answer to nothing"
 
