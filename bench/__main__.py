@@ -95,8 +95,9 @@ def page(lines: list[Line], seconds: int, said: list[str], busy: float) -> str:
     now = datetime.now(UTC)
     parts = [
         "# Results of `make bench`",
-        f"Perpetuo {__version__}, {now:%Y-%m-%d %H:%M} UTC, {machine.described()}. {seconds} s a run, the gateway on "
-        f"one core, everything else on the other; {busy:.0%} of the machine was busy with other things as it began. "
+        f"Perpetuo {__version__}{machine.commit()}, {now:%Y-%m-%d %H:%M} UTC, {machine.described()}, "
+        f"{subjects.versions()}. {seconds} s a run, the gateway on one core, everything else on the other; "
+        f"{busy:.0%} of the machine was busy with other things as it began. "
         "[How to read this](../docs/performance.md#measuring).",
         table(lines),
         spread(lines),

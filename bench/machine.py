@@ -103,3 +103,13 @@ def quiet(seconds: float = 0.5) -> float:
 def _busy() -> int:
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     return sum(fields[:3]) + sum(fields[5:8])
+
+
+def commit() -> str:
+    """`` (a1b2c3d)``, or nothing outside of a clone."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    except OSError:
+        return ""
+    return f" ({said.stdout.strip()})" if said.returncode == 0 else ""

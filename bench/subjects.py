@@ -4,6 +4,7 @@ Who is measured, where does it run, and how is it asked?
 Every gateway runs on one core; its provider, its stores and wrk on the other, as they would on other machines.
 """
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -129,6 +130,20 @@ def counted(database: str) -> int:
             return now
         last = now
         time.sleep(1)
+
+
+def versions() -> str:
+    """Of what everybody is measured with."""
+    commands = (
+        [upstream.tool("nginx", "nginx-light"), "-v"],
+        [upstream.tool("wrk", "wrk"), "-v"],
+        [servers.redis_binary(), "--version"],
+        [str(servers.postgres_bin() / "postgres"), "--version"],
+    )
+    names = ("nginx", "wrk", "Redis", "PostgreSQL")
+    said = [subprocess.run(command, capture_output=True, text=True, check=False) for command in commands]
+    found = [re.search(r"\d+\.\d+[.\d]*", one.stdout + one.stderr) for one in said]
+    return ", ".join(f"{name} {match.group(0) if match else '?'}" for name, match in zip(names, found, strict=True))
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
