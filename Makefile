@@ -92,7 +92,7 @@ run-llm: $(LLM) ## the gateway in front of a small language model on this machin
 PARALLEL := --numprocesses 4 --dist loadscope  # most of the time of a test is waiting
 
 .PHONY: test test-unit test-slow test-clients mutants chaos fuzz fuzz-transport soak
-.PHONY: bench bench-budget bench-peers bench-peers-lock bench-smoke
+.PHONY: bench bench-budget bench-peers bench-peers-lock bench-scale bench-smoke
 test: $(DEV) ## unit and integration tests
 	@$(MAKE) --no-print-directory $(LLM) || test "$(CI)" != true  # no wheel for this machine: its tests say so
 	@$(BIN)/python -m pytest $(PARALLEL)
@@ -138,6 +138,9 @@ bench-peers-lock: $(DEV)
 
 bench-budget: $(DEV) ## on which steps of a call its CPU time goes (py-spy, wrk, nginx)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m bench.budget
+
+bench-scale: $(DEV) ## ten minutes: more tenants, workers, rows, streams; writes bench/SCALE.md and bench/scale.png
+	@$(BIN)/python -m bench.scale
 
 bench-smoke: $(DEV) ## 25 s: does a call cost much more than it did? compared within the run
 	@$(BIN)/python -m bench.smoke
