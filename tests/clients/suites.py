@@ -6,6 +6,7 @@ Rule 2: versions and hashes are in the lock beside each suite; the package index
 Rule 3: a suite is told nothing but the base URL, so that it can't know who answers.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -65,6 +66,12 @@ def virtual_environment(place: Path, lock: Path) -> Path:
     return place / "venv" / "bin" / "python"
 
 
+def python_with_pip() -> Path:
+    """Ours, or the one that ours was made from: the Makefile makes an environment without pip where it can."""
+    own = importlib.util.find_spec("pip") is not None
+    return Path(sys.executable) if own else Path(sys.base_prefix) / "bin" / "python3"
+
+
 def pytest_outcomes(python: Path, cwd: Path, base_url: str, *arguments: str) -> Outcomes:
     """Run their pytest with their configuration, but without their ``addopts``."""
     report = cwd / "report.xml"
@@ -98,7 +105,7 @@ class OpenAISdist:
         place = fresh(self.name)
         self.python = virtual_environment(place, self.lock)
         (place / "sdist.txt").write_text(pinned("openai", self.lock))
-        pip = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check")
+        pip = (python_with_pip(), "-m", "pip", "download", "--quiet", "--disable-pip-version-check")
         run(*pip, "--no-deps", "--no-binary", ":all:", "--require-hashes", "-r", "sdist.txt", cwd=place)
         (archive,) = place.glob("openai-*.tar.gz")
         with tarfile.open(archive) as sources:
