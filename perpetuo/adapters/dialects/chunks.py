@@ -10,30 +10,12 @@ from typing import Any
 
 import msgspec
 
-from perpetuo.adapters.dialects.openai_answers import text_bytes
-
-
-class _Function(msgspec.Struct, gc=False):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(msgspec.Struct, gc=False):
-    function: _Function | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[_Call] | None = None
-    function_call: _Function | None = None
+from perpetuo.adapters.dialects.openai_answers import Said, other_output
 
 
 class _Choice(msgspec.Struct, gc=False):
     index: int = 0
-    delta: _Delta | None = None
+    delta: Said | None = None
     finish_reason: str | None = None
 
 
@@ -100,7 +82,7 @@ def _decode_odd(data: bytes) -> Chunk | None:
     listed = [choice for choice in given if isinstance(choice, dict)] if isinstance(given, list) else []
     choices = [_Choice(_index(choice), None, "stop") for choice in listed if choice.get("finish_reason")]
     if given or usage is None:
-        choices.append(_Choice(delta=_Delta(content="x" * len(data))))
+        choices.append(_Choice(delta=Said(content="x" * len(data))))
     failed = found.get("error") or found.get("object") == "error"
     return Chunk(choices, usage if isinstance(usage, dict) else None, "error" if failed else None)
 
@@ -118,23 +100,3 @@ def only_text(chunks: list[Chunk]) -> str | None:
     if choice.finish_reason or choice.delta is None or other_output(choice.delta):
         return None
     return choice.delta.content
-
-
-def other_output(delta: _Delta) -> int:
-    """Bytes beside the content that can have been output tokens."""
-    size = 0
-    if delta.reasoning_content is not None:
-        size += text_bytes(delta.reasoning_content)
-    if delta.reasoning is not None:
-        size += text_bytes(delta.reasoning)
-    if delta.refusal is not None:
-        size += text_bytes(delta.refusal)
-    if delta.tool_calls is not None:
-        size += sum(_function_bytes(call.function) for call in delta.tool_calls)
-    if delta.function_call is not None:
-        size += _function_bytes(delta.function_call)
-    return size
-
-
-def _function_bytes(function: _Function | None) -> int:
-    return 0 if function is None else text_bytes(function.name) + text_bytes(function.arguments)

@@ -95,16 +95,18 @@ class Reading:
     error: bool
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | None = None
 
 
-class _Call(msgspec.Struct):
+class _Call(msgspec.Struct, gc=False):
     function: _Function | None = None
 
 
-class _Message(msgspec.Struct):
+class Said(msgspec.Struct, gc=False):
+    """What a model has said: a message, or a chunk's part of one."""
+
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -114,7 +116,7 @@ class _Message(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    message: _Message | None = None
+    message: Said | None = None
 
 
 class _Reply(msgspec.Struct):
@@ -146,7 +148,8 @@ def read_reply(body: bytes) -> Reading | None:
 
 
 def _reply_bytes(reply: _Reply) -> int:
-    return sum(_message_bytes(choice.message) for choice in reply.choices or () if choice.message is not None)
+    messages = [choice.message for choice in reply.choices or () if choice.message is not None]
+    return sum(text_bytes(message.content) + other_output(message) for message in messages)
 
 
 def _read_odd_reply(body: bytes) -> Reading | None:
@@ -191,17 +194,24 @@ def text_bytes(text: str | None) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _message_bytes(message: _Message) -> int:
-    called = [call.function for call in message.tool_calls or () if call.function is not None]
-    if message.function_call is not None:
-        called.append(message.function_call)
-    return (
-        text_bytes(message.content)
-        + text_bytes(message.refusal)
-        + text_bytes(message.reasoning_content)
-        + text_bytes(message.reasoning)
-        + sum(text_bytes(function.name) + text_bytes(function.arguments) for function in called)
-    )
+def other_output(said: Said) -> int:
+    """Bytes beside the content that can have been output tokens."""
+    size = 0
+    if said.reasoning_content is not None:
+        size += text_bytes(said.reasoning_content)
+    if said.reasoning is not None:
+        size += text_bytes(said.reasoning)
+    if said.refusal is not None:
+        size += text_bytes(said.refusal)
+    if said.tool_calls is not None:
+        size += sum(_function_bytes(call.function) for call in said.tool_calls)
+    if said.function_call is not None:
+        size += _function_bytes(said.function_call)
+    return size
+
+
+def _function_bytes(function: _Function | None) -> int:
+    return 0 if function is None else text_bytes(function.name) + text_bytes(function.arguments)
 
 
 # --- errors --------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ Rule 4: the usage chunk goes only to clients that asked for it.
 from enum import Enum
 
 from perpetuo.adapters.dialects.alike import Frame
-from perpetuo.adapters.dialects.chunks import Chunk, decode, decode_plain, only_text, other_output
-from perpetuo.adapters.dialects.openai_answers import read_usage
+from perpetuo.adapters.dialects.chunks import Chunk, decode, decode_plain, only_text
+from perpetuo.adapters.dialects.openai_answers import other_output, read_usage
 from perpetuo.domain.model.upstream import Ending
 from perpetuo.domain.model.usage import Usage
 

@@ -22,7 +22,7 @@ from perpetuo.entrypoints.http.wired import Caller, Container
 
 async def provide_caller(request: Request[Any, Any, Any], container: Container) -> Caller:
     """The caller of a `GET`: the same checks as a call's."""
-    head = intake.read_head(request.scope["headers"])  # type: ignore[arg-type]
+    head = intake.read_head(request.scope["headers"])
     refusal = intake.check_framing(head, container.gateway.settings.server)
     if refusal is not None:
         raise RefusedError(refusal, close=True)

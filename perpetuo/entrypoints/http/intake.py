@@ -8,7 +8,7 @@ check gives a `Refusal` that names what was wrong.
 import asyncio
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -54,7 +54,7 @@ class Head:
         return None if value is None else value.decode("latin-1").strip()
 
 
-def read_head(headers: list[tuple[bytes, bytes]]) -> Head:
+def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
     """One pass over the header lines."""
     head = Head()
     for name, value in headers:

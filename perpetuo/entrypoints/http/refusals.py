@@ -71,14 +71,14 @@ def check_host(request: Request[Any, Any, Any]) -> None:
 
     None at all is fine there: health checks of HTTP/1.0 have none.
     """
-    refusal = intake.check_host(intake.read_head(request.scope["headers"]))  # type: ignore[arg-type]
+    refusal = intake.check_host(intake.read_head(request.scope["headers"]))
     if refusal is not None:
         raise RefusedError(refusal, close=True)
 
 
 def framework_refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """What Litestar refuses, in our envelope. Its router's own refusals pass no middleware."""
-    framing = intake.check_framing(intake.read_head(request.scope["headers"]), ServerSettings())  # type: ignore[arg-type]
+    framing = intake.check_framing(intake.read_head(request.scope["headers"]), ServerSettings())
     if framing is not None:
         return answer(framing, headers={**CLOSE, "x-request-id": request_id(request.scope)})
     if isinstance(error, NotFoundException):

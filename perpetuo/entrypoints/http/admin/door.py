@@ -120,7 +120,7 @@ class Door:
         self._container.journal.refused(note)
 
     def address(self, request: AnyRequest) -> str:
-        head = intake.read_head(request.scope["headers"])  # type: ignore[arg-type]
+        head = intake.read_head(request.scope["headers"])
         return intake.client_address(request.scope, head, self._container.settings.server) or "unknown"
 
     def recorded(self, request: AnyRequest) -> str | None:
