@@ -79,7 +79,7 @@ class Responder:
                 if recorder is not None:
                     recorder.add(data)
                 if stream.is_over:
-                    last = data  # goes with the end: one write less, and rule 1 makes it wait for the ledger alone
+                    last = data  # goes with the end: one write less, and nothing follows but the settlement
                     continue
                 written = self._system.monotonic()
                 await client.write(data)
