@@ -4,10 +4,12 @@ The dashboard, for an operator with a pager: what is wrong, in seconds, and the 
     sessions   who is signed in: a signed cookie, no store
     door       who may come in, how often one may try
     signing    the sign-in page, and who asks on every other
-    look       what is seen: each part asks one store, and says when it is away
-    facts      domain values as dictionaries: JSON, and what templates show
-    acting     what can be changed
-    pages api  the routes
+    topics     overview events refusals tenants providers system: in each
+                 routes   its pages, and the same as JSON
+                 look     what is seen: each part asks one store, and says when it is away
+                 facts    domain values as dictionaries: JSON, and what templates show
+                 acting   what can be changed
+    pages api  the routers
 """
 
 from typing import Any

@@ -163,3 +163,8 @@ def _login_page(
     message: str | None, target: str, status: int = 200, *, bad: bool = False, headers: dict[str, str] | None = None
 ) -> Response[str]:
     return page("login.html", status, headers, message=message, bad=bad, next=own(target))
+
+
+def check_role(operator: Operator) -> None:
+    if not operator.may_act:
+        raise ForbiddenError(f"The key {operator.key.name} has the role read: it may look, but not act.")

@@ -1,4 +1,4 @@
-"""What can an operator change from here, and what does an order look like? The same for forms and for JSON."""
+"""What can an operator do to a breaker from here? The same for forms and for JSON."""
 
 import re
 from collections.abc import Mapping
@@ -9,14 +9,13 @@ import attrs
 from perpetuo.bootstrap import Container
 from perpetuo.domain.gateway.operate import Done, force_breaker
 from perpetuo.domain.model.errors import Reason, Refusal
+from perpetuo.entrypoints.http.admin.asked import json_object, wrong
 from perpetuo.entrypoints.http.admin.door import AnyRequest, Door, Operator
-from perpetuo.entrypoints.http.admin.facts import Facts
-from perpetuo.entrypoints.http.admin.signing import ForbiddenError
+from perpetuo.entrypoints.http.admin.facts import SECOND_US, Facts
 from perpetuo.entrypoints.http.refusals import RefusedError
 
 LONGEST_OPEN = 86_400
 DIGITS = re.compile(r"[0-9]{1,5}")
-SECOND_US = 1_000_000
 
 
 @attrs.frozen
@@ -55,9 +54,13 @@ async def carry_out(
     )
 
 
-def check_role(operator: Operator) -> None:
-    if not operator.may_act:
-        raise ForbiddenError(f"The key {operator.key.name} has the role read: it may look, but not act.")
+def breaker_fields(body: bytes) -> dict[str, Any]:
+    """The JSON of an order; what its members may be is for `breaker_order`, but ``"5"`` is no number here."""
+    found = json_object(body)
+    seconds = found.get("seconds", 1)
+    if type(seconds) is not int or not 1 <= seconds <= LONGEST_OPEN:
+        raise wrong("seconds", f"must be an integer from 1 to {LONGEST_OPEN}")
+    return found
 
 
 def told(provider: str, verb: str, *, everywhere: bool, recorded: bool) -> Facts:
@@ -68,3 +71,11 @@ def told(provider: str, verb: str, *, everywhere: bool, recorded: bool) -> Facts
     if not recorded:
         text += " The event table is away, so only the log says that it was you."
     return {"text": text, "level": "ok" if everywhere and recorded else "warn"}
+
+
+def notice(query: Mapping[str, str], container: Container) -> Facts | None:
+    """What the last form did: nothing of the address is shown but a provider we know."""
+    provider, verb = query.get("provider", ""), query.get("breaker", "")
+    if verb not in {"closed", "opened"} or provider not in container.settings.providers:
+        return None
+    return told(provider, verb, everywhere="only" not in query, recorded="recorded" not in query)

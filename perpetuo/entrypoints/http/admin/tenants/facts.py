@@ -1,0 +1,92 @@
+"""Tenants, their limits and what they use of them, in words and figures."""
+
+from perpetuo.domain.gateway.operate import TenantStanding
+from perpetuo.domain.model.admission import BudgetReading
+from perpetuo.domain.model.money import usd
+from perpetuo.domain.model.tenants import ApiKey, Limits, Tenant
+from perpetuo.domain.ports import ScopeUsage
+from perpetuo.entrypoints.http.account import iso
+from perpetuo.entrypoints.http.admin.facts import Facts, percent_of
+
+
+def tenant(standing: TenantStanding) -> Facts:
+    one = standing.tenant
+    use = {usage.scope: usage for usage in standing.usage}
+    return {
+        **tenant_as_configured(one),
+        "budgets": [budget(reading) for reading in standing.budgets if reading.scope == one.id],
+        **_calls(one.limits, use.get(one.id)),
+        "keys": [
+            {
+                **_key(key),
+                "budgets": [budget(r) for r in standing.budgets if r.scope == f"{one.id}/{key.name}"],
+                **_calls(key.limits, use.get(f"{one.id}/{key.name}")),
+            }
+            for key in one.keys
+        ],
+    }
+
+
+def tenant_as_configured(one: Tenant) -> Facts:
+    """All that is known of a tenant when its use can't be read."""
+    return {
+        "id": one.id,
+        "plan": one.plan,
+        "time_zone": one.time_zone,
+        "models": list(one.models),
+        "limits": limits(one.limits),
+        "keys": [_key(key) for key in one.keys],
+    }
+
+
+def _key(key: ApiKey) -> Facts:
+    return {
+        "name": key.name,
+        "expires_at": iso(key.expires_us) if key.expires_us is not None else None,
+        "models": list(key.models) if key.models is not None else None,
+        "limits": limits(key.limits),
+    }
+
+
+def limits(own: Limits) -> Facts:
+    return {
+        "rate_per_minute": own.rate_per_minute,
+        "concurrency": own.concurrency,
+        "budget_day_usd": usd(own.budget_day) if own.budget_day is not None else None,
+        "budget_month_usd": usd(own.budget_month) if own.budget_month is not None else None,
+    }
+
+
+def _calls(own: Limits, use: ScopeUsage | None) -> Facts:
+    """Calls are counted only where there is a limit on them."""
+    rate, concurrency = own.rate_per_minute, own.concurrency
+    return {
+        "requests_last_minute": use.admitted_last_minute if use is not None and rate is not None else None,
+        "rate_percent": percent_of(use.admitted_last_minute, rate) if use is not None else None,
+        "in_flight": use.in_flight if use is not None and concurrency is not None else None,
+        "concurrency_percent": percent_of(use.in_flight, concurrency) if use is not None else None,
+    }
+
+
+def budget(reading: BudgetReading) -> Facts:
+    left = reading.remaining
+    return {
+        "scope": reading.scope,
+        "period": reading.period,
+        "window": reading.window,
+        "limit_usd": usd(reading.limit) if reading.limit is not None else None,
+        "spent_usd": usd(reading.spent),
+        "held_usd": usd(reading.held),
+        "left_usd": usd(left) if left is not None else None,
+        "spent_percent": percent_of(reading.spent, reading.limit),
+        "held_percent": percent_of(reading.held, reading.limit),
+        "used_percent": percent_of(reading.spent + reading.held, reading.limit),
+        "resets_at": iso(reading.resets_at_us),
+    }
+
+
+def fullest(facts: Facts) -> float:
+    """How near to one of its limits, in percent?"""
+    shares = [b["used_percent"] for b in facts.get("budgets", ())]
+    shares += [facts.get("rate_percent"), facts.get("concurrency_percent")]
+    return max((share for share in shares if share is not None), default=0.0)

@@ -1,0 +1,44 @@
+"""``/admin/tenants`` and ``/admin/api/tenants``."""
+
+from typing import Annotated
+
+from litestar import Response, get
+from litestar.params import Parameter
+
+from perpetuo.entrypoints.http.admin import asked
+from perpetuo.entrypoints.http.admin.door import AnyRequest
+from perpetuo.entrypoints.http.admin.facts import Facts
+from perpetuo.entrypoints.http.admin.shown import now_of, operator_page
+from perpetuo.entrypoints.http.admin.signing import TheOperator
+from perpetuo.entrypoints.http.admin.tenants import look
+from perpetuo.entrypoints.http.wired import Container
+
+
+@get("/tenants")
+async def tenants(
+    operator: TheOperator, container: Container, q: str = "", number: Annotated[int, Parameter(query="page")] = 1
+) -> Response[str]:
+    return operator_page(
+        "tenants", operator, seen=await look.tenants_page(container, q, number), as_of=now_of(container)
+    )
+
+
+@get("/tenants/{tenant_id:str}")
+async def tenant(tenant_id: str, operator: TheOperator, container: Container) -> Response[str]:
+    found = await look.one_tenant(container, tenant_id)
+    return operator_page("tenant", operator, seen=found, as_of=now_of(container))
+
+
+@get("/tenants")
+async def tenants_facts(request: AnyRequest, operator: TheOperator, container: Container) -> Facts:
+    query = request.query_params
+    return await look.tenants_page(container, asked.text(query, "q") or "", asked.page_number(query))
+
+
+@get("/tenants/{tenant_id:str}")
+async def tenant_facts(tenant_id: str, operator: TheOperator, container: Container) -> Facts:
+    return await look.one_tenant(container, tenant_id)
+
+
+PAGES = (tenants, tenant)
+API = (tenants_facts, tenant_facts)
