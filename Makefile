@@ -147,9 +147,9 @@ bench-smoke: $(DEV) ## 25 s: does a call cost much more than it did? compared wi
 
 # ------------------------------------------------------------------ checks
 
-.PHONY: check lint types imports dependencies generated format
+.PHONY: check lint types imports dependencies generated docs format
 check: $(DEV) ## everything CI looks at beside the tests
-	@$(MAKE) --keep-going --no-print-directory lint types imports dependencies generated
+	@$(MAKE) --keep-going --no-print-directory lint types imports dependencies generated docs
 
 lint: $(DEV)
 	@$(BIN)/ruff check .
@@ -167,7 +167,11 @@ dependencies: $(DEV)
 generated: $(DEV)
 	@$(BIN)/python scripts/generate_schema.py --check
 	@$(BIN)/python scripts/generate_init_sql.py --check
+	@$(BIN)/python -m scripts.reference --check
 	@$(BIN)/check-jsonschema --schemafile perpetuo.schema.json perpetuo.config.yaml
+
+docs: $(DEV) ## the documentation as a site in build/site; broken links and anchors are errors
+	@$(BIN)/python scripts/build_site.py
 
 format: $(DEV) ## put files in order
 	@$(BIN)/ruff check --fix .
@@ -175,7 +179,7 @@ format: $(DEV) ## put files in order
 
 # --------------------------------------------------------- generated files
 
-.PHONY: lock schema catalogue migrations
+.PHONY: lock schema reference catalogue migrations
 lock: $(DEV) ## newest allowed versions into requirements*.txt, with hashes
 	@$(COMPILE) --upgrade pyproject.toml --output-file requirements.txt
 	@printf 'hatchling>=1.27\neditables>=0.5\n' | $(COMPILE) --upgrade - --output-file requirements-build.txt
@@ -186,6 +190,9 @@ lock: $(DEV) ## newest allowed versions into requirements*.txt, with hashes
 
 schema: $(DEV) ## perpetuo.schema.json from the config classes
 	@$(BIN)/python scripts/generate_schema.py
+
+reference: $(DEV) ## docs/reference and the list of decisions, from the code
+	@$(BIN)/python -m scripts.reference
 
 catalogue: $(DEV) ## newest prices and limits of known models
 	@$(BIN)/python scripts/refresh_catalogue.py
