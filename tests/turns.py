@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-TOGETHER = ("tests/integration/cluster/",)
+TOGETHER = ("tests/integration/cluster/", "tests/browser/")
 """Folders whose tests share something that takes long to start."""
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID")
 """Names this run in every process of it; none: a single process, which needs no turns."""

@@ -58,6 +58,17 @@ async def test_s7_without_a_session_every_page_leads_to_the_sign_in_page(desk: D
     assert 'name="next" value="/admin/events?status=502"' in page
 
 
+async def test_s7_a_part_of_a_page_without_a_session_sends_the_whole_page_to_sign_in(desk: Desk) -> None:
+    """And back to the page that was open, not to the part; an address elsewhere is not followed."""
+    headers = {"hx-request": "true", "hx-current-url": "http://127.0.0.1:3000/admin/events?status=502"}
+    answer = await desk.another().get("/admin/events?part=rows", headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["hx-redirect"] == "/admin/login?why=none&next=%2Fadmin%2Fevents%3Fstatus%3D502"
+    headers["hx-current-url"] = "https://elsewhere.example/steal"
+    answer = await desk.another().get("/admin/events", headers=headers)
+    assert answer.headers["hx-redirect"] == "/admin/login?why=none&next=%2Fadmin"
+
+
 async def test_s7_an_expired_session_is_told_so(desk: Desk) -> None:
     """The sign-in page has a sentence for it."""
     sessions = Sessions(secret_of(desk.container.environment))

@@ -123,5 +123,9 @@ def _environment() -> Environment:
     return made
 
 
-_VERSIONS = {path.name: sha256(path.read_bytes()).hexdigest()[:10] for path in (HERE / "static").iterdir()}
+_VERSIONS = {
+    path.relative_to(HERE / "static").as_posix(): sha256(path.read_bytes()).hexdigest()[:10]
+    for path in (HERE / "static").rglob("*.*")
+    if path.is_file()
+}
 _templates = _environment()

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from litestar import Response, get, post
 from litestar.datastructures import Cookie
@@ -140,9 +140,17 @@ async def sign_out(request: AnyRequest, operator: TheOperator) -> Response[str]:
 
 def to_sign_in(request: AnyRequest, error: SignedOutError) -> Response[str]:
     """Back to what was asked for once signed in; a form that was sent is not sent again."""
+    if "hx-request" in request.headers:
+        # a part of a page: htmx would put the sign-in page where the part belongs, so the whole page goes there
+        shown = urlsplit(request.headers.get("hx-current-url", ""))
+        place = login_place(error, shown.path + (f"?{shown.query}" if shown.query else ""))
+        return Response("Sign in again.", status_code=401, headers={"hx-redirect": place}, media_type="text/plain")
     target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    target = own(target) if request.method == "GET" else "/admin"
-    return see(f"/admin/login?why={error.why.value}&next={quote(target, safe='')}")
+    return see(login_place(error, target if request.method == "GET" else "/admin"))
+
+
+def login_place(error: SignedOutError, target: str) -> str:
+    return f"/admin/login?why={error.why.value}&next={quote(own(target), safe='')}"
 
 
 def see(target: str) -> Response[str]:
