@@ -45,7 +45,7 @@ class OpenAIProvider:
         self._upstream = upstream
         self._now_us = now_us
         self._loopback = spec.loopback
-        self._targets = {kind: _target(spec.base_url, path) for kind, path in _PATHS.items()}
+        self._targets = {kind: request_target(spec.base_url, path) for kind, path in _PATHS.items()}
         key = spec.api_key.strip() if spec.api_key else ""
         self._secret = secret(key) if key else None
         usual: Headers = (
@@ -174,7 +174,7 @@ def _unusable(text: str) -> UpstreamFailure:
     return UpstreamFailure(Fault.PROTOCOL, True, f"the provider sent {text}")
 
 
-def _target(base_url: str, path: str) -> bytes:
+def request_target(base_url: str, path: str) -> bytes:
     """The request target below ``base_url``, which may bring a query of its own (``?api-version=…``)."""
     parts = urlsplit(base_url)
     target = parts.path.rstrip("/") + path

@@ -17,6 +17,7 @@ COMMANDS = {
     "migrate": "perpetuo.entrypoints.commands.migrate:migrate",
     "healthcheck": "perpetuo.entrypoints.commands.healthcheck:healthcheck",
     "check": "perpetuo.entrypoints.commands.check:check",
+    "doctor": "perpetuo.entrypoints.commands.doctor:doctor",
     "keys": "perpetuo.entrypoints.commands.keys:keys",
 }
 
