@@ -62,6 +62,14 @@ class Environment:
         return self.host not in {"127.0.0.1", "::1", "localhost"}
 
 
+@attrs.frozen
+class GatewayAddress:
+    """Where a running gateway is, for those who ask it, and as whom."""
+
+    url: str
+    admin_key: str | None = attrs.field(repr=False)
+
+
 class Variables(Mapping[str, str]):
     """The environment with ``NAME_FILE`` standing in for ``NAME``; files are read when asked for."""
 
@@ -112,6 +120,17 @@ def read(environ: Mapping[str, str] = os.environ) -> Environment:
     if reader.problems:
         raise InvalidEnvironmentError(reader.problems)
     return environment
+
+
+def read_gateway_address(environ: Mapping[str, str] = os.environ) -> GatewayAddress:
+    """Only what a client needs: it may run where there is no Redis and no database to name."""
+    reader = _Reader(Variables(environ))
+    port = reader.port("MANAGEMENT_PORT", None) or reader.port("PORT", 3000)
+    url = reader.url("PERPETUO_URL", f"http://127.0.0.1:{port}", ("http", "https")) or ""
+    address = GatewayAddress(url, reader.text("PERPETUO_ADMIN_KEY"))
+    if reader.problems:
+        raise InvalidEnvironmentError(reader.problems)
+    return address
 
 
 @attrs.define

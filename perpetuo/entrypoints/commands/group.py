@@ -1,8 +1,9 @@
 """
 What can an operator type after ``perpetuo``?
 
-Each command is one line in `COMMANDS` and lives in a module of its own, imported only when it is asked for: `serve`
-should not pay for what `check` needs, nor `healthcheck`, which runs every few seconds, for either.
+Each command is one line in `GROUPS`, under the heading that `--help` shows it with, and lives in a module of its own,
+imported only when it is asked for: `serve` should not pay for what `check` needs, nor `healthcheck`, which runs every
+few seconds, for either.
 """
 
 from importlib import import_module
@@ -11,15 +12,25 @@ import rich_click as click
 
 from perpetuo import __version__
 
-COMMANDS = {
-    "dev": "perpetuo.entrypoints.commands.dev:dev",
-    "serve": "perpetuo.entrypoints.commands.serve:serve",
-    "migrate": "perpetuo.entrypoints.commands.migrate:migrate",
-    "healthcheck": "perpetuo.entrypoints.commands.healthcheck:healthcheck",
-    "check": "perpetuo.entrypoints.commands.check:check",
-    "doctor": "perpetuo.entrypoints.commands.doctor:doctor",
-    "keys": "perpetuo.entrypoints.commands.keys:keys",
+GROUPS = {
+    "Run it": {
+        "dev": "perpetuo.entrypoints.commands.dev:dev",
+        "serve": "perpetuo.entrypoints.commands.serve:serve",
+        "migrate": "perpetuo.entrypoints.commands.migrate:migrate",
+        "healthcheck": "perpetuo.entrypoints.commands.healthcheck:healthcheck",
+    },
+    "When something is wrong": {
+        "doctor": "perpetuo.entrypoints.commands.doctor:doctor",
+    },
+    "Configure it": {
+        "check": "perpetuo.entrypoints.commands.check:check",
+        "keys": "perpetuo.entrypoints.commands.keys:keys",
+    },
+    "The command line itself": {
+        "completion": "perpetuo.entrypoints.commands.completion:completion",
+    },
 }
+COMMANDS = {name: place for group in GROUPS.values() for name, place in group.items()}
 
 
 class _Lazy(click.RichGroup):
@@ -38,3 +49,7 @@ class _Lazy(click.RichGroup):
 @click.version_option(__version__, prog_name="perpetuo")
 def main() -> None:
     """An AI gateway that people can trust with money."""
+
+
+for _title, _commands in GROUPS.items():
+    main = click.command_panel(_title, commands=[*_commands])(main)
