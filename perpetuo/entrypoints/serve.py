@@ -24,15 +24,18 @@ from perpetuo.adapters.configfile.load import load
 from perpetuo.adapters.configfile.problems import ConfigError
 from perpetuo.adapters.configfile.published import published_keys
 from perpetuo.adapters.environment import Environment, InvalidEnvironmentError, Variables
-from perpetuo.adapters.redis.connected import ConnectedRedis
-from perpetuo.adapters.redis.room import UnfitRedisError
 from perpetuo.domain.model.settings import Settings
+from perpetuo.entrypoints.process.nursery import ask_nursery
 from perpetuo.entrypoints.process.server import GatewayServer, Launch, Tell
 from perpetuo.entrypoints.process.worker import load_gateway
 
 REFUSED = 2
 """Exit status when the start is refused."""
 REDIS_SECONDS = 1.0
+
+
+Look = Callable[[str], list[str]]
+"""What is wrong with the Redis at a URL."""
 
 
 class StartRefusedError(Exception):
@@ -53,19 +56,41 @@ class Prepared:
     """Made up for this run, because nobody gave one; to be told once."""
 
 
-def prepare(environ: MutableMapping[str, str] = os.environ, *, production: bool = True) -> Prepared:
+def unfit_redis(url: str) -> list[str]:
+    """A Redis that is there but would throw data away. One that is away is none of the start's business."""
+    # Only here: to import it is 0.25 s of CPU, and the nursery, who runs this, has done so already.
+    from perpetuo.adapters.redis.connected import ConnectedRedis  # noqa: PLC0415
+    from perpetuo.adapters.redis.room import UnfitRedisError  # noqa: PLC0415
+
+    async def look() -> None:
+        redis = await ConnectedRedis.connect(url, timeout=REDIS_SECONDS)
+        await redis.close()
+
+    try:
+        asyncio.run(look())
+    except UnfitRedisError as unfit:
+        return [str(unfit)]
+    return []
+
+
+def _look(url: str) -> list[str]:
+    return ask_nursery(unfit_redis, url)
+
+
+def prepare(environ: MutableMapping[str, str] = os.environ, *, production: bool = True, look: Look = _look) -> Prepared:
     """Read and check everything; raises `StartRefusedError`. Puts a made-up admin key into ``environ``."""
     try:
         asked = environment.read(environ)
     except InvalidEnvironmentError as invalid:
         raise StartRefusedError(invalid.problems) from invalid
-    reasons = _occupied(asked) + _unfit_redis(asked) + (_no_database(asked) if production else [])
+    reasons = _occupied(asked)
     settings = None
     try:
         settings = load(asked.config_path, Variables(environ))
         reasons += published_keys(settings) if production else []
     except ConfigError as invalid:
         reasons += map(str, invalid.problems)
+    reasons += ([] if asked.in_process else look(asked.redis_url)) + (_no_database(asked) if production else [])
     if reasons or settings is None:
         raise StartRefusedError(reasons)
     return Prepared(asked, settings, _made_up_admin_key(asked, settings, environ))
@@ -109,22 +134,6 @@ def _no_database(asked: Environment) -> list[str]:
         "DATABASE_URL is not set: events need a database (postgresql://user:password@host:5432/name)."
         " To try Perpetuo with nothing installed, use `perpetuo dev`."
     ]
-
-
-def _unfit_redis(asked: Environment) -> list[str]:
-    """A Redis that is there but would throw data away. One that is away is none of the start's business."""
-    if asked.in_process:
-        return []
-    try:
-        asyncio.run(_look_at_redis(asked.redis_url))
-    except UnfitRedisError as unfit:
-        return [str(unfit)]
-    return []
-
-
-async def _look_at_redis(url: str) -> None:
-    redis = await ConnectedRedis.connect(url, timeout=REDIS_SECONDS)
-    await redis.close()
 
 
 def _occupied(asked: Environment) -> list[str]:

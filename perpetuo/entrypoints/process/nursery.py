@@ -10,17 +10,21 @@ Rule 2: it is started before the environment is complete, so a worker is handed 
 Rule 3: no signal ends it. Ctrl-C, a closed terminal and systemd tell the whole group; a nursery that obeyed would
 take the main process's sight of its workers along. It ends when the main process and all workers have.
 Rule 4: the signals it blocks are blocked in a worker from its first instruction, until the worker can obey them.
-Rule 5: one that can't be reached (it was killed, or its socket in the folder of temporary files was tidied up) is given
+Rule 5: what the main process would import a second time for a single question is asked there (`ask_nursery`).
+Rule 6: one that can't be reached (it was killed, or its socket in the folder of temporary files was tidied up) is given
 up, and the next worker comes from another.
 """
 
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 CONTEXT = multiprocessing.get_context("forkserver")
 FOR_MAIN = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
@@ -40,6 +44,25 @@ def open_nursery(imports: Sequence[str] = GATEWAY) -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ask_nursery(function: Callable[[str], T], argument: str) -> T:
+    """What ``function`` of a module returns in a process that has everything imported; in this one if there is none."""
+    ours, theirs = CONTEXT.Pipe(duplex=False)
+    asked = CONTEXT.Process(target=_answer, args=(theirs, function, argument))
+    try:
+        asked.start()
+        theirs.close()
+        answer: T = ours.recv()
+        asked.join()
+    except (OSError, EOFError):
+        return function(argument)
+    return answer
+
+
+def _answer(pipe: "Connection[Any, Any]", function: Callable[[str], object], argument: str) -> None:
+    with suppress(OSError):  # whoever asked was told to end
+        pipe.send(function(argument))
 
 
 def give_up_nursery() -> None:

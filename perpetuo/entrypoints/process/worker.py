@@ -18,6 +18,7 @@ worker. SIGINT is how granian is told, and stays blocked until then.
 """
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -46,6 +47,7 @@ _orphaned = threading.Event()
 def load_gateway(environ: Mapping[str, str]) -> Callable[..., Awaitable[None]]:
     """What granian runs in each worker: the application, in a process that has the main one's variables."""
     begin(environ)
+    gc.disable()  # until everything is made (`Worker.ready`): before, it would find nothing, and often look
     from perpetuo.entrypoints.http.app import create  # noqa: PLC0415 - the main process never needs it
 
     return create()

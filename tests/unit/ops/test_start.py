@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,13 @@ def environ(tmp_path: Path) -> dict[str, str]:
     }
 
 
+prepare = partial(serve.prepare, look=serve.unfit_redis)
+"""In this process: a nursery would import the whole gateway for these tests."""
+
+
 def reasons(environ: dict[str, str]) -> str:
     with pytest.raises(serve.StartRefusedError) as refused:
-        serve.prepare(environ)
+        prepare(environ)
     return str(refused.value)
 
 
@@ -46,7 +51,7 @@ def warnings(prepared: serve.Prepared) -> dict[str, Mapping[str, Any]]:
 
 def test_o2_stores_that_are_away_are_no_reason(environ: dict[str, str]) -> None:
     """A gateway that answers 503 and says why is better than none."""
-    assert serve.prepare(environ).environment.port == int(environ["PORT"])
+    assert prepare(environ).environment.port == int(environ["PORT"])
 
 
 def test_no_database_names_the_way_out(environ: dict[str, str]) -> None:
@@ -59,7 +64,7 @@ def test_published_keys_are_refused(environ: dict[str, str]) -> None:
     """A key from our documentation would let anybody spend the operator's money."""
     Path(environ["PERPETUO_CONFIG_PATH"]).write_text(PAID.replace("KEY", "sk-new-key"))
     assert "perpetuo keys new" in reasons(environ)
-    assert serve.prepare(environ, production=False).settings.tenants
+    assert prepare(environ, production=False).settings.tenants
 
 
 def test_every_reason_is_given_at_once(environ: dict[str, str]) -> None:
@@ -80,10 +85,10 @@ def test_a_port_in_use_is_refused(environ: dict[str, str]) -> None:
 
 def test_an_admin_key_is_made_up_once_for_all_workers(environ: dict[str, str]) -> None:
     """It goes into the environment that the workers inherit, and into one warning."""
-    prepared = serve.prepare(environ)
+    prepared = prepare(environ)
     assert environ["PERPETUO_ADMIN_KEY"] == prepared.admin_key
     assert warnings(prepared)["admin_key_made_up"]["admin_key"] == prepared.admin_key
-    again = serve.prepare(environ)
+    again = prepare(environ)
     assert again.admin_key is None
     assert warnings(again) == {}
 
@@ -91,9 +96,9 @@ def test_an_admin_key_is_made_up_once_for_all_workers(environ: dict[str, str]) -
 def test_open_metrics_are_warned_of(environ: dict[str, str]) -> None:
     """Beyond loopback somebody has to choose who may see the numbers."""
     environ["HOST"] = "0.0.0.0"
-    assert "management_open" in warnings(serve.prepare(environ))
+    assert "management_open" in warnings(prepare(environ))
     environ["PERPETUO_METRICS_TOKEN"] = "token"
-    assert "management_open" not in warnings(serve.prepare(environ))
+    assert "management_open" not in warnings(prepare(environ))
 
 
 def test_dev_uses_the_configuration_at_hand(tmp_path: Path) -> None:
@@ -124,7 +129,7 @@ HEAVY = {"alembic", "httpx", "jinja2", "litestar", "rich", "sqlalchemy"}
         ("perpetuo", {"attr", "click", "granian", *HEAVY}),
         ("perpetuo.entrypoints.cli", {"attr", "click", "granian", *HEAVY}),
         ("perpetuo.entrypoints.commands.healthcheck", {"granian", *HEAVY}),
-        ("perpetuo.entrypoints.commands.serve", HEAVY),
+        ("perpetuo.entrypoints.commands.serve", {"asyncpg", "redis", *HEAVY}),
         ("perpetuo.entrypoints.process.cradle", {"alembic", "click", "httpx", "rich"}),
     ],
 )

@@ -78,9 +78,13 @@ class Connection(asyncio.Protocol):
         """From now on we speak TLS: ``transport`` stands in front of the one we had."""
         self._transport = transport
 
+    def is_lost(self) -> bool:
+        """It has ended, even if the loop tells us only in its next turn."""
+        return self.closed or self._transport.is_closing()
+
     def is_fresh(self) -> bool:
         """Nothing has arrived that the loop hasn't told us of yet: not the server's goodbye, for one."""
-        return not self.closed and not (self._peek and self._peek.poll(0))
+        return not self.is_lost() and not (self._peek and self._peek.poll(0))
 
     def send(self, exchange: "Http1Exchange", head: bytes, body: bytes) -> None:
         """Begin an exchange."""

@@ -50,8 +50,6 @@ class LlhttpUpstream:
             await self._slots.wait(phases, abort)
         loop = asyncio.get_running_loop()
         connection = self._take() or await self._connect(loop, phases, abort)
-        if connection.closed:
-            raise unsent(Fault.RESET, "the server closed the new connection, or spoke before it was asked")
         exchange = Http1Exchange(loop, connection, request.method, phases, abort)
         await exchange.begin(head, request.body)
         return exchange
@@ -94,6 +92,8 @@ class LlhttpUpstream:
             await self._dial(loop, connection, phases, abort)
             if abort.fired:
                 raise unsent(Fault.ABORTED, f"aborted while connecting: {abort.reason}")
+            if connection.is_lost():
+                raise unsent(Fault.RESET, "the server closed the new connection, or spoke before it was asked")
         except BaseException:
             connection.drop()
             self._freed(connection, 0.0)
