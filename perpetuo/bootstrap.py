@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from perpetuo.adapters.configfile.catalogue import load_catalogue
-from perpetuo.adapters.configfile.load import load
+from perpetuo.adapters.configfile.load import load_sources
 from perpetuo.adapters.configfile.problems import ConfigError
-from perpetuo.adapters.configfile.watch import Identity, identity, watch
+from perpetuo.adapters.configfile.sources import Sources, read_sources
+from perpetuo.adapters.configfile.watch import Seen, watch
 from perpetuo.adapters.environment import Environment, Variables
 from perpetuo.adapters.memory.breakers import MemoryBreakerBoard
 from perpetuo.adapters.memory.ledger import MemoryLedger
@@ -78,8 +79,8 @@ class ConfigState:
     """What is known about the configuration file."""
 
     loaded_at_us: int
-    read_as: Identity
-    """The file as it was before it was last read."""
+    read_as: Seen
+    """The files as they were before they were last read."""
     problems: tuple[str, ...] = ()
     """Why the file as it is now was not taken over; the one before is in force."""
 
@@ -143,7 +144,7 @@ class Container:
             ("relay", lambda: relay(stream, store, journal, system)),
             ("refusals", lambda: flush_refusals(self.pending_refusals, store, self.recent, journal, system)),
             ("maintain", lambda: maintain(store, lambda: self.settings.audit.retention_us, journal, system)),
-            ("config", lambda: watch(self.environment.config_path, lambda: self.config.read_as, self.reload)),
+            ("config", lambda: watch(lambda: self.config.read_as, self.reload)),
         ]
         if self.stores.redis is not None:
             loops.append(("reseed", self._reseeder(self.stores.redis).run))
@@ -193,17 +194,18 @@ class Container:
         One at a time (a signal and the watch may ask at once), so that what was read last is what is in force.
         """
         async with self._reloading:
-            self.config.read_as = identity(self.environment.config_path)
+            sources = await asyncio.to_thread(read_sources, self.environment.config_path, Variables())
+            self.config.read_as = sources.seen
             try:
-                settings, changed = await asyncio.to_thread(self._read_aside)
+                settings, changed = await asyncio.to_thread(self._made_aside, sources)
             except ConfigError as error:
                 self._reject(error)
             else:
                 self._take_over(settings, changed=changed)
 
-    def _read_aside(self) -> tuple[Settings, bool]:
-        """What the file says, and whether that is new: to compare 10,000 tenants would stop calls for 30 ms."""
-        settings = read_settings(self.environment)
+    def _made_aside(self, sources: Sources) -> tuple[Settings, bool]:
+        """What the files say, and whether that is new: to compare 10,000 tenants would stop calls for 30 ms."""
+        settings = settings_of(self.environment, sources)
         return settings, settings != self.settings
 
     def _reject(self, error: ConfigError) -> None:
@@ -240,10 +242,10 @@ class Container:
         await self.store.close()
 
 
-def read_settings(environment: Environment) -> Settings:
-    """The configuration file as it is now; raises `ConfigError`."""
+def settings_of(environment: Environment, sources: Sources) -> Settings:
+    """What the configuration's files say; raises `ConfigError`."""
     catalogue = load_catalogue(environment.catalogue_path) if environment.catalogue_path is not None else None
-    return load(environment.config_path, Variables(), catalogue)
+    return load_sources(sources, catalogue)
 
 
 async def build(environment: Environment) -> Container:
@@ -253,8 +255,8 @@ async def build(environment: Environment) -> Container:
     Raises `ConfigError`, and `UnfitRedisError` for a Redis that must not be used.
     """
     system = RealSystem()
-    read_as = identity(environment.config_path)
-    settings = read_settings(environment)
+    sources = read_sources(environment.config_path, Variables())
+    settings = settings_of(environment, sources)
     cells = Cells.claim(environment.run_dir / "metrics") if environment.run_dir is not None else Cells.in_process()
     metrics = Metrics(cells, Labels.of(settings.tenants, settings.models.by_name, settings.providers))
     pending = Refusals()
@@ -285,7 +287,7 @@ async def build(environment: Environment) -> Container:
         providers,
         gateway,
         pending,
-        ConfigState(system.now_us(), read_as),
+        ConfigState(system.now_us(), sources.seen),
         Once(environment.run_dir),
     )
 

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from perpetuo.entrypoints.commands.group import COMMANDS, main
+from tests.unit.configfile.samples import VALID
 
 SAMPLE = Path(__file__).parents[2] / "perpetuo.config.yaml"
 
@@ -42,7 +43,7 @@ def test_contract_check_exits_2_with_every_problem(tmp_path: Path) -> None:
     assert result.stderr.splitlines() == [
         f"{path}:2:9: models: 3 is not allowed: a list",
         f"{path}:3:1: tennants: unknown key (did you mean tenants?); known here: providers, models, plans, tenants, "
-        "retry, idempotency, budget, errors, audit, admin, server, redis",
+        "include, retry, idempotency, budget, errors, audit, admin, server, redis",
         "2 problems",
     ]
 
@@ -89,3 +90,17 @@ def test_every_command_can_be_loaded(name: str) -> None:
 def test_an_unknown_command_is_a_usage_error() -> None:
     """No traceback for a typing mistake."""
     assert run("chek").exit_code == 2
+
+
+def test_contract_check_says_which_files_it_read(tmp_path: Path) -> None:
+    """With what each holds; a pattern that matches nothing yet is mentioned, and is no mistake."""
+    path = tmp_path / "c.yaml"
+    (tmp_path / "tenants.d").mkdir()
+    (tmp_path / "none.d").mkdir()
+    (tmp_path / "tenants.d" / "a.yaml").write_text("tenants: [{id: team-a, limits: {budgetDay: 1}}]\n")
+    path.write_text(f"{VALID}include: ['tenants.d/*.yaml', 'none.d/*.yaml']\n")
+    result = run("check", str(path))
+    assert result.exit_code == 0
+    assert f"  file  {path}  2 providers, 2 models, 1 plan, 1 tenant" in result.stdout.splitlines()
+    assert f"  file  {tmp_path / 'tenants.d' / 'a.yaml'}  1 tenant" in result.stdout.splitlines()
+    assert "warning: include: none.d/*.yaml matches no file yet." in result.stderr

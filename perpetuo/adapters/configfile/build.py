@@ -8,7 +8,6 @@ Rule 3: keys are digests here already.
 
 from collections.abc import Mapping
 from datetime import date, datetime, time
-from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,7 +44,7 @@ from perpetuo.domain.model.settings import (
 from perpetuo.domain.model.tenants import ApiKey, Limits, Tenant
 
 
-def build(config: schema.ConfigFile, catalogue: Mapping[str, CatalogueEntry], text: str) -> Settings:
+def build(config: schema.ConfigFile, catalogue: Mapping[str, CatalogueEntry], version: str) -> Settings:
     providers = {p.id: _provider(p) for p in config.providers}
     plans = {p.id: p for p in config.plans}
     return Settings(
@@ -58,7 +57,7 @@ def build(config: schema.ConfigFile, catalogue: Mapping[str, CatalogueEntry], te
         admin_keys=tuple(map(_admin_key, config.admin.keys)) if config.admin else (),
         audit=_audit(config.audit or schema.Audit()),
         server=_server(config.server or schema.Server()),
-        version=sha256(text.encode()).hexdigest()[:12],
+        version=version,
         **_given(
             when_short=config.budget and config.budget.when_short and WhenShort(config.budget.when_short),
             budget_status=config.errors and config.errors.budget_status,

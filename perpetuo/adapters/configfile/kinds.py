@@ -15,6 +15,7 @@ from enum import Enum
 from functools import cache
 from hashlib import sha256
 from ipaddress import ip_network
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
@@ -249,6 +250,13 @@ def _proxy(text: str) -> str:
     return text
 
 
+def _include(text: str) -> str:
+    path = PurePath(text)
+    if not text.strip() or not text.isprintable() or path.is_absolute() or ".." in path.parts:
+        raise ValueError
+    return text
+
+
 def _is_visible_ascii(text: str) -> bool:
     return text.isascii() and text.isprintable() and " " not in text
 
@@ -323,6 +331,12 @@ KEY = Kind(
     "a key of up to 512 visible ASCII characters, sha256: and 64 hexadecimal digits, or a mapping with hash",
     {"type": "string", "minLength": 1},
 )
+INCLUDE = Kind(
+    _include,
+    "a path beside or below this file, such as tenants.d/*.yaml, without ..",
+    {"type": "string", "minLength": 1},
+)
+Include = Annotated[str, INCLUDE]
 Network = Annotated[str, Kind(_network, "a network such as 10.0.0.0/8 or an address", {"type": "string"})]
 Zone = Annotated[str, Kind(_zone, "a time zone such as UTC or Europe/Berlin", {"type": "string"})]
 Expiry = Annotated[

@@ -1,7 +1,8 @@
 """
-How does a file become `Settings`, or a list of everything that is wrong with it?
+How do files become `Settings`, or a list of everything that is wrong with them?
 
-text → `document` (values and places) → `structure` (classes) → `rules` (do they fit?) → `build` (the domain's values)
+files → `sources` (a `document` of values and places for each; joined) → `structure` (classes) → `rules` (do they fit?)
+      → `build` (the domain's values)
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import attrs
 from perpetuo.adapters.configfile import rules, schema
 from perpetuo.adapters.configfile.build import build
 from perpetuo.adapters.configfile.catalogue import load_catalogue
-from perpetuo.adapters.configfile.document import Broken, Document, Position, read_document
+from perpetuo.adapters.configfile.document import Broken, Document, Position
 from perpetuo.adapters.configfile.problems import (
     ConfigError,
     Path,
@@ -24,33 +25,23 @@ from perpetuo.adapters.configfile.problems import (
     path_text,
     quoted,
 )
+from perpetuo.adapters.configfile.sources import LISTS, Finding, Sources, read_sources, sources_of
 from perpetuo.adapters.configfile.structure import Mistake, structure
 from perpetuo.domain.model.pricing import CatalogueEntry
 from perpetuo.domain.model.settings import Settings
 
 DEFAULT_FILE = "perpetuo.config.yaml"
-_LISTS = {"providers": "id", "models": "name", "plans": "id", "tenants": "id"}
 
 
 def load(
     path: FilePath, variables: Mapping[str, str], catalogue: Mapping[str, CatalogueEntry] | None = None
 ) -> Settings:
     """
-    The settings in ``path``; raises `ConfigError`.
+    The settings in ``path`` and what it includes; raises `ConfigError`.
 
     ``variables`` is what ``${NAME}`` reads; it may raise ``ValueError`` for one that can't be read.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise _unreadable(path, "there is no such file; PERPETUO_CONFIG_PATH names another") from None
-    except OSError as error:
-        raise _unreadable(path, f"can't be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        column = error.start - error.object.rfind(b"\n", 0, error.start)
-        raise ConfigError([Problem(str(path), line, column, "", "is not UTF-8 from here on")]) from None
-    return load_text(text, variables, file=str(path), catalogue=catalogue)
+    return load_sources(read_sources(path, variables), catalogue)
 
 
 def load_text(
@@ -60,65 +51,85 @@ def load_text(
     file: str = DEFAULT_FILE,
     catalogue: Mapping[str, CatalogueEntry] | None = None,
 ) -> Settings:
-    """As `load`, from text; ``file`` is only named in problems."""
-    findings = _Findings(file)
-    document = read_document(text, variables, findings.of_document)
-    findings.document = document
-    draft = None if isinstance(document.root, Broken) else _draft(document, findings)
-    if draft is not None:
+    """As `load`, from text that includes nothing; ``file`` is only named in problems."""
+    return load_sources(sources_of(text, variables, file), catalogue)
+
+
+def load_sources(sources: Sources, catalogue: Mapping[str, CatalogueEntry] | None = None) -> Settings:
+    """As `load`, from files that were read."""
+    findings = _Findings(sources)
+    draft = None if isinstance(sources.root, Broken) else _draft(sources.root, findings)
+    if draft is not None and not findings.lacks_a_file:
         for mistake in rules.mistakes(draft):
             findings.of_value(mistake)
     if findings.problems or draft is None:
         raise ConfigError(findings.problems)
-    return build(draft.complete(), load_catalogue() if catalogue is None else catalogue, text)
-
-
-def _unreadable(path: FilePath, message: str) -> ConfigError:
-    return ConfigError([Problem(str(path), 1, 1, "", message)])
+    return build(draft.complete(), load_catalogue() if catalogue is None else catalogue, sources.version)
 
 
 class _Findings:
     """Collects problems and finds their places; at most one for each place."""
 
-    def __init__(self, file: str) -> None:
-        self.problems: list[Problem] = []
+    def __init__(self, sources: Sources) -> None:
+        self._found: list[tuple[int, Problem]] = []
         self.mended: set[Path] = set()
-        self.document = Document(None, {})
-        self._file = file
-        self._paths: set[Path] = set()
+        self.lacks_a_file = False
+        """Names that its items have are not known, so nobody is blamed for using one."""
+        self._sources = sources
+        self._paths: set[tuple[int, Path]] = set()
+        for finding in sources.findings:
+            self._of_document(finding)
 
-    def of_document(self, path: Path, place: Position, message: str) -> None:
-        self._add(path, place, message)
+    @property
+    def problems(self) -> list[Problem]:
+        """File by file, in the order of reading."""
+        return [problem for _, problem in sorted(self._found, key=lambda found: found[0])]
+
+    def place(self, path: Path, seen_from: Path) -> str:
+        """``tenants[0]``, with its file and line when that is another than where it is told."""
+        number, local = self._sources.locate(path)
+        text = path_text(local, KNOWN_KEYS)
+        if number == self._sources.locate(seen_from)[0]:
+            return text
+        source = self._sources.files[number]
+        return "{} in {}:{}:{}".format(text, source.file, *source.document.position(local))
+
+    def _of_document(self, finding: Finding) -> None:
+        self.lacks_a_file |= not finding.path or finding.path[:1] == ("include",)
+        self.mended.add(self._sources.files[finding.source].whole_path(finding.path)[:2])
+        self._add(finding.source, finding.path, finding.place, finding.message)
 
     def of_value(self, mistake: Mistake) -> None:
-        if mistake.path in self._paths:
+        number, path = self._sources.locate(mistake.path)
+        if (number, path) in self._paths:
             return
-        shown = f"{self._seen(mistake.path)} is not allowed: " if mistake.shown else ""
-        place = self.document.position(mistake.path, of_key=mistake.of_key)
-        self._add(mistake.path, place, shown + mistake.message)
+        document = self._sources.files[number].document
+        shown = f"{_seen(document, path)} is not allowed: " if mistake.shown else ""
+        self.mended.add(mistake.path[:2])
+        self._add(number, path, document.position(path, of_key=mistake.of_key), shown + mistake.message)
 
-    def _add(self, path: Path, place: Position, message: str) -> None:
-        self._paths.add(path)
-        self.mended.add(path[:2])
-        self.problems.append(Problem(self._file, *place, path_text(path, KNOWN_KEYS), message))
+    def _add(self, number: int, path: Path, place: Position, message: str) -> None:
+        self._paths.add((number, path))
+        file = self._sources.files[number].file
+        self._found.append((number, Problem(file, *place, path_text(path, KNOWN_KEYS), message)))
 
-    def _seen(self, path: Path) -> str:
-        """The value that was written, or as much of it as may be shown."""
-        value = self.document.at(path)
-        if value is None:
-            return "nothing"
-        if not isinstance(value, str):
-            return "a mapping" if isinstance(value, dict) else "a list"
-        sources = self.document.sources.get(path, ())
-        return masked(value, sources) if sources or is_secret(path) else quoted(value)
+
+def _seen(document: Document, path: Path) -> str:
+    """The value that was written, or as much of it as may be shown."""
+    value = document.at(path)
+    if value is None:
+        return "nothing"
+    if not isinstance(value, str):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    sources = document.sources.get(path, ())
+    return masked(value, sources) if sources or is_secret(path) else quoted(value)
 
 
 # --- section by section --------------------------------------------------------------------------
 
 
-def _draft(document: Document, findings: _Findings) -> rules.Draft | None:
+def _draft(root: Any, findings: _Findings) -> rules.Draft | None:
     """Whatever can be read; an item of a list that can't does not take the others with it."""
-    root = document.root
     fields = {schema.camel(a.name): a for a in attrs.fields(schema.ConfigFile)}
     if not isinstance(root, dict):
         findings.of_value(Mistake((), f"a configuration is a mapping with {', '.join(fields)}"))
@@ -128,13 +139,13 @@ def _draft(document: Document, findings: _Findings) -> rules.Draft | None:
         findings.of_value(Mistake((key,), message, of_key=True))
     found: dict[str, Any] = {}
     for key, field in fields.items():
-        if key in _LISTS:
+        if key in LISTS:
             found[key] = _items(root, key, get_args(field.type)[0], findings)
-        elif root.get(key) is not None:
+        elif root.get(key) is not None and key != "include":  # that has been followed
             found[key] = structure(_section_class(field.type), root[key], (key,), findings.of_value)
-    lists = {key: found.pop(key) for key in _LISTS}
-    names = {key: _names(root.get(key), name) for key, name in _LISTS.items()}
-    return rules.Draft(**lists, rest=found, names=names, mended=frozenset(findings.mended))
+    lists = {key: found.pop(key) for key in LISTS}
+    names = {key: _names(root.get(key), name) for key, name in LISTS.items()}
+    return rules.Draft(**lists, rest=found, names=names, mended=frozenset(findings.mended), place=findings.place)
 
 
 def _section_class(annotation: Any) -> Any:

@@ -39,10 +39,12 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; ``problems`` says everything that is wrong with it, in file order."""
+    """The configuration can't be used; ``problems`` says everything that is wrong with it, file by file, in order."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = sorted(problems, key=lambda p: (p.line, p.column))
+        found = list(problems)
+        files = {file: n for n, file in enumerate(dict.fromkeys(problem.file for problem in found))}
+        self.problems = sorted(found, key=lambda p: (files[p.file], p.line, p.column))
         super().__init__("\n".join(map(str, self.problems)))
 
 

@@ -46,6 +46,8 @@ class Draft:
     """Ids of providers, models and plans as written, those of broken items too."""
     mended: frozenset[Path]
     """Items that lack something because it was mistaken."""
+    place: Callable[[Path, Path], str]
+    """How the first path is told to somebody who reads at the second: with its file, if that is another."""
 
     def complete(self) -> ConfigFile:
         """The configuration, once no mistake was found."""
@@ -59,10 +61,10 @@ class Draft:
 
 
 def mistakes(draft: Draft) -> Iterator[Mistake]:
-    yield from _twice("providers", "id", draft.providers)
-    yield from _twice("models", "name", draft.models)
-    yield from _twice("plans", "id", draft.plans)
-    yield from _twice("tenants", "id", draft.tenants)
+    yield from _twice("providers", "id", draft.providers, draft)
+    yield from _twice("models", "name", draft.models, draft)
+    yield from _twice("plans", "id", draft.plans, draft)
+    yield from _twice("tenants", "id", draft.tenants, draft)
     for i, provider in draft.providers:
         yield from _provider(("providers", i), provider)
     for i, model in draft.models:
@@ -74,17 +76,19 @@ def mistakes(draft: Draft) -> Iterator[Mistake]:
     yield from _retention(draft)
 
 
-def _twice(section: str, name: str, items: Items[Any]) -> Iterator[Mistake]:
+def _twice(section: str, name: str, items: Items[Any], draft: Draft) -> Iterator[Mistake]:
     paths = (((section, i, name), getattr(item, name)) for i, item in items)
-    yield from _repeated(paths, lambda value, first: f"{quoted(value)} is already the {name} of {section}[{first[1]}]")
+    for path, value, first in _repeated(paths):
+        yield Mistake(path, f"{quoted(value)} is already the {name} of {draft.place(first[:2], path)}")
 
 
-def _repeated(paths: Iterable[tuple[Path, T]], message: Callable[[T, Path], str]) -> Iterator[Mistake]:
+def _repeated(paths: Iterable[tuple[Path, T]]) -> Iterator[tuple[Path, T, Path]]:
+    """Where a value stands again, the value, and where it stood first."""
     seen: dict[T, Path] = {}
     for path, value in paths:
         first = seen.setdefault(value, path)
         if first != path:
-            yield Mistake(path, message(value, first))
+            yield path, value, first
 
 
 def _unknown(path: Path, name: str, known: frozenset[str], what: str) -> Iterator[Mistake]:
@@ -174,24 +178,20 @@ def _keys(draft: Draft) -> Iterator[Mistake]:
         path: Path = ("tenants", i, "apiKeys")
         placed += (((*path, k), key.hash) for k, key in enumerate(tenant.api_keys))
         named = (((*path, k), name) for k, name in enumerate(key_names(tenant.api_keys)))
-        yield from _repeated(
-            named, lambda name, first: f"the name {quoted(name)} is already that of apiKeys[{first[-1]}]"
-        )
+        for place, name, first in _repeated(named):
+            yield Mistake(place, f"the name {quoted(name)} is already that of apiKeys[{first[-1]}]")
     admins: tuple[AdminKey, ...] = draft.rest["admin"].keys if draft.rest.get("admin") else ()
-    names = ((("admin", "keys", k, "name"), key.name) for k, key in enumerate(admins))
-    yield from _repeated(names, lambda name, first: f"{quoted(name)} is already the name of admin.keys[{first[2]}]")
+    names: list[tuple[Path, str]] = [(("admin", "keys", k, "name"), key.name) for k, key in enumerate(admins)]
+    for place, name, first in _repeated(names):
+        yield Mistake(place, f"{quoted(name)} is already the name of admin.keys[{first[2]}]")
     placed += ((("admin", "keys", k), key.hash) for k, key in enumerate(admins))
-    yield from _repeated(placed, lambda _, first: f"the same key as {_place(first)}: a key has one holder")
+    for place, _, first in _repeated(placed):
+        yield Mistake(place, f"the same key as {draft.place(first, place)}: a key has one holder")
 
 
 def key_names(keys: tuple[ApiKey, ...]) -> list[str]:
     """Names of a tenant's keys; those without one are called by their place."""
     return [key.name or f"key-{place}" for place, key in enumerate(keys, 1)]
-
-
-def _place(path: Path) -> str:
-    section, *rest = path
-    return str(section) + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in rest)
 
 
 def _sizes(draft: Draft) -> Iterator[Mistake]:
@@ -210,9 +210,10 @@ def _retention(draft: Draft) -> Iterator[Mistake]:
         return
     budgeted = next((place for place, limits in _limits(draft) if _by_the_month(limits)), None)
     if budgeted is not None:
-        where = _place((*budgeted, "limits", "budgetMonth"))
+        path: Path = ("audit", "retention")
+        where = draft.place((*budgeted, "limits", "budgetMonth"), path)
         message = f"from 33d on while there is a budget by the month ({where}): it is counted from the month's events"
-        yield Mistake(("audit", "retention"), message, shown=True)
+        yield Mistake(path, message, shown=True)
 
 
 def _limits(draft: Draft) -> Iterator[tuple[Path, Limits | None]]:

@@ -20,6 +20,7 @@ from perpetuo.adapters.configfile.kinds import (
     Expiry,
     FailureRate,
     Id,
+    Include,
     Lease,
     ModelName,
     MoneyLimit,
@@ -317,6 +318,9 @@ class ConfigFile:
     models: tuple[Model, ...] = required("What clients can ask for.")
     plans: tuple[Plan, ...] = many("Limits with a name.")
     tenants: tuple[Tenant, ...] = many("Who may call.")
+    include: tuple[Include, ...] = many(
+        "Further files with providers, models, plans and tenants, relative to this one; `*` and `?` as in a shell."
+    )
     retry: Retry | None = optional("How often and how patiently a call is tried.")
     idempotency: Idempotency | None = optional("Answers kept for retries with the same key.")
     budget: Budget | None = optional("What happens at a budget's edge.")

@@ -7,13 +7,22 @@ Exit 0 with a summary; exit 2 with every problem, one a line, so that editors an
 import sys
 from collections.abc import Sized
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from perpetuo.adapters.configfile import DEFAULT_FILE, ConfigError, load, load_catalogue, published_keys
+from perpetuo.adapters.configfile import (
+    DEFAULT_FILE,
+    ConfigError,
+    load_catalogue,
+    load_sources,
+    published_keys,
+    read_sources,
+)
+from perpetuo.adapters.configfile.sources import LISTS
 from perpetuo.adapters.environment import InvalidEnvironmentError, Variables
 from perpetuo.domain.model.money import usd
 from perpetuo.domain.model.settings import Settings
@@ -36,12 +45,23 @@ def check(file: Path | None) -> None:
     try:
         path = file or Path(variables.get("PERPETUO_CONFIG_PATH") or DEFAULT_FILE)
         prices = variables.get("PERPETUO_CATALOGUE_PATH")
-        settings = load(path, variables, load_catalogue(Path(prices) if prices else None))
+        sources = read_sources(path, variables)
+        settings = load_sources(sources, load_catalogue(Path(prices) if prices else None))
     except (ConfigError, InvalidEnvironmentError) as error:
         raise SystemExit(_failed(list(map(str, error.problems)))) from None
     _summary(path, settings)
+    if sources.seen.patterns:
+        _print("file", [(source.file, _held(source.document.root)) for source in sources.files])
+        for pattern in sources.unmatched:
+            click.secho(f"warning: include: {pattern} matches no file yet.", fg="yellow", err=True)
     for warning in published_keys(settings):
         click.secho(f"warning: {warning} `perpetuo serve` refuses to start with it.", fg="yellow", err=True)
+
+
+def _held(root: Any) -> str:
+    """``2 plans, 1 tenant``"""
+    lists = {name: len(root.get(name, ())) for name in LISTS} if isinstance(root, dict) else {}
+    return ", ".join(_count(n, name.removesuffix("s")) for name, n in lists.items() if n) or "nothing"
 
 
 def _failed(problems: list[str]) -> int:

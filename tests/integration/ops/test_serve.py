@@ -153,6 +153,29 @@ def _status(gateway: LiveGateway) -> int:
         return 0
 
 
+def test_s6_a_key_taken_out_of_an_included_file_is_refused_within_a_second(redis_url: str, sqlite: str) -> None:
+    """On all workers. A file added is in force as soon; one removed takes its keys; a broken one changes nothing."""
+    main = f"{DEMO}include: ['tenants.d/*.yaml']\n"
+    team = "tenants: [{{id: {0}, plan: pro, apiKeys: [sk-{0}-0123456789]}}]\n"
+    with LiveGateway(main.replace("include", "# "), redis_url=redis_url, database_url=sqlite, workers=2) as gateway:
+        directory = gateway.directory / "tenants.d"
+        directory.mkdir()
+        (directory / "a.yaml").write_text(team.format("team-a"))
+        gateway.config_path.write_text(main)
+        eventually(lambda: all(gateway.chat("sk-team-a-0123456789").status_code == 200 for _ in range(8)), 1.5)
+        (directory / "b.yaml").write_text(team.format("team-b"))
+        eventually(lambda: all(gateway.chat("sk-team-b-0123456789").status_code == 200 for _ in range(8)), 1.5)
+        (directory / "a.yaml").write_text("tenants: [{id: team-a, plan: pro}]\n")
+        eventually(lambda: all(gateway.chat("sk-team-a-0123456789").status_code == 401 for _ in range(8)), 1.0)
+        (directory / "a.yaml").write_text("tenants: [{id: team-a, plan: prow}]\n")
+        eventually(lambda: f"{directory}/a.yaml:1:" in gateway.log(), 2)
+        assert gateway.chat("sk-team-b-0123456789").status_code == 200
+        (directory / "a.yaml").unlink()
+        (directory / "b.yaml").unlink()
+        eventually(lambda: all(gateway.chat("sk-team-b-0123456789").status_code == 401 for _ in range(8)), 1.0)
+        assert gateway.chat().status_code == 200
+
+
 def test_sighup_and_a_changed_file_reload_every_worker(redis_url: str, sqlite: str) -> None:
     """A revoked key is refused within a second by all workers, and none restarts. A broken file is one line for all."""
     with LiveGateway(DEMO, redis_url=redis_url, database_url=sqlite, workers=2) as gateway:

@@ -207,8 +207,8 @@ SECTIONS = [
     ),
     (
         "tenant: []",
-        "11:1: tenant: unknown key (did you mean tenants?); known here: providers, models, plans, tenants, retry, "
-        "idempotency, budget, errors, audit, admin, server, redis",
+        "11:1: tenant: unknown key (did you mean tenants?); known here: providers, models, plans, tenants, include, "
+        "retry, idempotency, budget, errors, audit, admin, server, redis",
     ),
     ("budget: refuse", "11:9: budget: refuse is not allowed: a mapping with whenShort"),
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perpetuo.adapters.configfile.watch import INTERVAL, SETTLED, identity, watch
+from perpetuo.adapters.configfile.watch import INTERVAL, SETTLED, look, watch
 
 Step = Callable[[], object]
 
@@ -16,17 +16,17 @@ class Over(Exception):  # noqa: N818 - ends a test
     pass
 
 
-async def changes(path: Path, steps: list[Step], before: Step = lambda: None) -> int:
+async def changes(path: Path, steps: list[Step], before: Step = lambda: None, patterns: tuple[str, ...] = ()) -> int:
     """How often a change is told while ``steps`` are done, one at each look, ``before`` ahead of the first."""
     told = 0
     remaining = iter(steps)
-    read_as = identity(path)
+    read_as = look(path, patterns)
     before()
 
     async def on_change() -> None:
         nonlocal told, read_as
         told += 1
-        read_as = identity(path)
+        read_as = look(path, patterns)
 
     async def sleep(_: float) -> None:
         step = next(remaining, None)
@@ -35,7 +35,7 @@ async def changes(path: Path, steps: list[Step], before: Step = lambda: None) ->
         step()
 
     with pytest.raises(Over):
-        await watch(path, lambda: read_as, on_change, sleep)
+        await watch(lambda: read_as, on_change, sleep)
     return told
 
 
@@ -82,7 +82,7 @@ async def test_s6_what_somebody_else_had_read_is_not_told_again(path: Path) -> N
         told.append(1)
 
     with pytest.raises(Over):
-        await watch(path, lambda: identity(path), on_change, sleep)
+        await watch(lambda: look(path), on_change, sleep)
     assert not told
 
 
@@ -129,6 +129,47 @@ async def test_s6_a_file_that_is_away_is_told_when_it_is_back(path: Path) -> Non
     steps: list[Step] = [path.unlink, nothing, nothing, lambda: path.write_text("back"), nothing, nothing]
     assert await changes(path, steps) == 1
     assert await changes(path, [path.unlink, nothing, nothing]) == 0
+
+
+INCLUDED = ("team.d/*.yaml",)
+
+
+@pytest.fixture
+def team(path: Path) -> Path:
+    """A file that ``path`` includes."""
+    (path.parent / "team.d").mkdir()
+    (path.parent / "team.d" / "a.yaml").write_text("one")
+    return path.parent / "team.d" / "a.yaml"
+
+
+@pytest.mark.anyio
+async def test_s6_an_included_file_is_watched_like_the_main_one(path: Path, team: Path) -> None:
+    """Written, added, removed: each is one change; what no pattern names, or is hidden, is none."""
+    beside = team.parent
+    assert await changes(path, [nothing] * 5, patterns=INCLUDED) == 0
+    assert await changes(path, [lambda: team.write_text("other"), *[nothing] * 4], patterns=INCLUDED) == 1
+    assert await changes(path, [lambda: (beside / "b.yaml").write_text("b"), *[nothing] * 4], patterns=INCLUDED) == 1
+    assert await changes(path, [team.unlink, *[nothing] * 4], patterns=INCLUDED) == 1
+    unseen: list[Step] = [lambda: (beside / "note.txt").write_text("b"), lambda: (beside / ".c.yaml").write_text("c")]
+    assert await changes(path, [*unseen, *[nothing] * 4], patterns=INCLUDED) == 0
+
+
+@pytest.mark.anyio
+async def test_s6_the_swap_of_an_included_config_map_is_told(path: Path) -> None:
+    """Teams' files may come from another ConfigMap, whose hidden directories are not read as files of their own."""
+    for version in ("v1", "v2"):
+        (path.parent / "team.d" / f"..{version}").mkdir(parents=True)
+        (path.parent / "team.d" / f"..{version}" / "a.yaml").write_text("same")
+    team = path.parent / "team.d"
+    (team / "..data").symlink_to("..v1")
+    (team / "a.yaml").symlink_to("..data/a.yaml")
+    assert [name for name, _ in look(path, INCLUDED).included] == ["team.d/a.yaml"]
+
+    def swap() -> None:
+        (team / "..tmp").symlink_to("..v2")
+        (team / "..tmp").rename(team / "..data")
+
+    assert await changes(path, [nothing, swap, nothing, nothing], patterns=INCLUDED) == 1
 
 
 def test_s6_a_change_is_told_well_within_a_second() -> None:
