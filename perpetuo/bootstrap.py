@@ -242,6 +242,11 @@ class Container:
         await self.store.close()
 
 
+def read_settings(environment: Environment) -> Settings:
+    """The configuration as its files are now; raises `ConfigError`."""
+    return settings_of(environment, read_sources(environment.config_path, Variables()))
+
+
 def settings_of(environment: Environment, sources: Sources) -> Settings:
     """What the configuration's files say; raises `ConfigError`."""
     catalogue = load_catalogue(environment.catalogue_path) if environment.catalogue_path is not None else None
