@@ -168,6 +168,7 @@ generated: $(DEV)
 	@$(BIN)/python scripts/generate_schema.py --check
 	@$(BIN)/python scripts/generate_init_sql.py --check
 	@$(BIN)/python -m scripts.reference --check
+	@$(BIN)/python -m scripts.monitoring --check
 	@$(BIN)/check-jsonschema --schemafile perpetuo.schema.json perpetuo.config.yaml
 
 docs: $(DEV) ## the documentation as a site in build/site; broken links and anchors are errors
@@ -178,6 +179,14 @@ format: $(DEV) ## put files in order
 	@$(BIN)/ruff format .
 
 # --------------------------------------------------------- generated files
+
+.PHONY: monitoring rules
+monitoring: $(DEV) ## alert rules for Prometheus, a dashboard for Grafana; RUNBOOKS=https://docs.example.com/alerts.html
+	@$(BIN)/python -m scripts.monitoring $(if $(RUNBOOKS),--runbooks $(RUNBOOKS))
+
+rules: ## the alert rules, checked and tried (promtool, from Debian's package prometheus)
+	@promtool check rules deploy/prometheus/perpetuo.rules.yaml
+	@promtool test rules deploy/prometheus/perpetuo.test.yaml
 
 .PHONY: lock schema reference catalogue migrations
 lock: $(DEV) ## newest allowed versions into requirements*.txt, with hashes

@@ -335,8 +335,8 @@ async def standing(stores: Stores, gateway: Gateway) -> Standing:
     return Standing(breakers, budgets, backlog)
 
 
-async def remaining_budgets(stores: Stores, gateway: Gateway) -> list[tuple[str, str, Nano]]:
-    """Tenant, period and what is neither spent nor held."""
+async def remaining_budgets(stores: Stores, gateway: Gateway) -> list[tuple[str, str, Nano, Nano]]:
+    """Tenant, period, what is neither spent nor held, and the limit."""
     now_us = RealSystem().now_us()
     asked = []
     for tenant in list(gateway.settings.tenants.values())[:MOST_TENANTS_SHOWN]:
@@ -345,4 +345,6 @@ async def remaining_budgets(stores: Stores, gateway: Gateway) -> list[tuple[str,
             own = [limit for limit in limits if limit.scope == tenant.id and limit.limit is not None]
             asked.append(stores.ledger.read_budgets(own, tenant.id))
     readings = [reading for readings in await asyncio.gather(*asked) for reading in readings]
-    return [(r.scope, r.period, r.remaining) for r in readings if r.remaining is not None]
+    return [
+        (r.scope, r.period, r.remaining, r.limit) for r in readings if r.remaining is not None and r.limit is not None
+    ]

@@ -34,7 +34,12 @@ class Kind(Enum):
 
 @attrs.frozen
 class Metric:
-    """``buckets`` are upper bounds in seconds, for histograms; ``unit`` divides what was counted."""
+    """
+    ``buckets`` are upper bounds in seconds, for histograms; ``unit`` divides what was counted.
+
+    ``always``: label values that are shown with 0 before anything was counted. Prometheus sees no rise in a series that
+    begins at 1, and an alert on it would stay silent the first time.
+    """
 
     name: str
     kind: Kind
@@ -42,10 +47,12 @@ class Metric:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     unit: int = 1
+    always: tuple[tuple[str, ...], ...] = ()
 
 
-def _counter(name: str, text: str, *labels: str, unit: int = 1) -> Metric:
-    return Metric(name, Kind.COUNTER, text, labels, unit=unit)
+def _counter(name: str, text: str, *labels: str, unit: int = 1, always: tuple[str, ...] = ()) -> Metric:
+    from_the_start = tuple((value,) for value in always) if labels else ((),)
+    return Metric(name, Kind.COUNTER, text, labels, unit=unit, always=from_the_start)
 
 
 _MOMENTS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -73,12 +80,17 @@ IN_FLIGHT = Metric("perpetuo_in_flight_requests", Kind.GAUGE, "Calls in flight."
 ATTEMPTS = _counter("perpetuo_upstream_attempts_total", "Attempts at providers.", "provider", "outcome")
 BREAKER = Metric("perpetuo_breaker_state", Kind.GAUGE, "1 for the state it is in.", ("provider", "state"))
 BUDGET = Metric("perpetuo_budget_remaining_usd", Kind.GAUGE, "Neither spent nor held.", ("tenant", "window"))
+BUDGET_LIMIT = Metric("perpetuo_budget_limit_usd", Kind.GAUGE, "The budget in force.", ("tenant", "window"))
 IDEMPOTENCY = _counter("perpetuo_idempotency_total", "Calls with an idempotency key.", "result")
 BACKLOG = Metric("perpetuo_events_backlog", Kind.GAUGE, "Events that SQL does not have yet.")
 ABANDONED = _counter("perpetuo_abandoned_total", "Calls settled because their worker died.")
 HOLD_EXCEEDED = _counter("perpetuo_hold_exceeded_total", "Calls that cost more than their hold.")
-STORE_ERRORS = _counter("perpetuo_store_errors_total", "Failed steps of a store.", "store")
-RELOADS = _counter("perpetuo_config_reloads_total", "Loads of a changed configuration.", "result")
+STORE_ERRORS = _counter(
+    "perpetuo_store_errors_total", "Failed steps of a store.", "store", always=("ledger", "stream", "sql", "breakers")
+)
+RELOADS = _counter(
+    "perpetuo_config_reloads_total", "Loads of a changed configuration.", "result", always=("success", "failure")
+)
 CONNECTIONS = Metric(
     "perpetuo_upstream_connections", Kind.GAUGE, "Connections to providers, busy or idle.", ("provider", "state")
 )
@@ -88,7 +100,8 @@ FILES = Metric("perpetuo_worker_open_files", Kind.GAUGE, "Open descriptors of a 
 
 METRICS = (
     REQUESTS, DURATION, OVERHEAD, FIRST_TOKEN, TOKENS, COST, REFUSALS, AUTH_FAILURES, IN_FLIGHT, ATTEMPTS, BREAKER,
-    BUDGET, IDEMPOTENCY, BACKLOG, ABANDONED, HOLD_EXCEEDED, STORE_ERRORS, RELOADS, CONNECTIONS, TASKS, RESIDENT, FILES,
+    BUDGET, BUDGET_LIMIT, IDEMPOTENCY, BACKLOG, ABANDONED, HOLD_EXCEEDED, STORE_ERRORS, RELOADS, CONNECTIONS,
+    TASKS, RESIDENT, FILES,
 )  # fmt: skip
 
 SUM = "sum"

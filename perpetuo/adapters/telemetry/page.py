@@ -19,9 +19,11 @@ from prometheus_client.metrics_core import Metric as Family
 from perpetuo.adapters.telemetry.cells import Cells, Name, read_all
 from perpetuo.adapters.telemetry.metrics import (
     AT,
+    ATTEMPTS,
     BACKLOG,
     BREAKER,
     BUDGET,
+    BUDGET_LIMIT,
     CONNECTIONS,
     FILES,
     IN_FLIGHT,
@@ -34,6 +36,7 @@ from perpetuo.adapters.telemetry.metrics import (
     name_of,
 )
 from perpetuo.domain.model.money import NANO_PER_USD, Nano
+from perpetuo.domain.model.upstream import Fault
 from perpetuo.domain.policy.breaker import BreakerPhase, BreakerReading
 from perpetuo.domain.ports import StoreUnavailable
 
@@ -44,10 +47,14 @@ CACHED_SECONDS = 1.0
 
 @attrs.frozen
 class Standing:
-    """What stores know at this moment. ``budgets``: tenant, ``day`` or ``month``, what is left. ``None``: unknown."""
+    """
+    What stores know at this moment; ``None``: unknown.
+
+    ``budgets``: tenant, ``day`` or ``month``, what is left, and the limit.
+    """
 
     breakers: Sequence[BreakerReading] = ()
-    budgets: Sequence[tuple[str, str, Nano]] = ()
+    budgets: Sequence[tuple[str, str, Nano, Nano]] = ()
     backlog: int | None = None
 
 
@@ -107,11 +114,19 @@ class _Page:
         counted = _by_metric(_summed(self._slots))
         for metric in METRICS:
             if metric.kind is Kind.COUNTER:
-                yield _counters(metric, counted.get(metric.name, []))
+                yield _counters(metric, [*counted.get(metric.name, []), *self._zeros(metric)])
             elif metric.kind is Kind.HISTOGRAM:
                 yield _histograms(metric, counted.get(metric.name, []))
             else:
                 yield _gauges(metric, self._gauge(metric))
+
+    def _zeros(self, metric: Metric) -> Iterator[tuple[str, Sequence[str], float]]:
+        """Series that are there before anything was counted in them: see `Metric.always`."""
+        always: Iterable[Sequence[str]] = metric.always
+        if metric is ATTEMPTS:
+            always = [(reading.provider, Fault.CREDENTIAL.value) for reading in self._standing.breakers]
+        for labels in always:
+            yield "", labels, 0.0
 
     def _gauge(self, metric: Metric) -> Iterable[tuple[Sequence[str], float]]:
         standing = self._standing
@@ -127,7 +142,9 @@ class _Page:
                 for phase in BreakerPhase
             ]
         if metric is BUDGET:
-            return [((tenant, window), left / NANO_PER_USD) for tenant, window, left in standing.budgets]
+            return [((tenant, window), left / NANO_PER_USD) for tenant, window, left, _ in standing.budgets]
+        if metric is BUDGET_LIMIT:
+            return [((tenant, window), limit / NANO_PER_USD) for tenant, window, _, limit in standing.budgets]
         if metric is BACKLOG and standing.backlog is not None:
             return [((), standing.backlog)]
         return ()
@@ -165,8 +182,11 @@ def _by_metric(total: dict[Name, float]) -> dict[str, list[tuple[str, Sequence[s
 
 def _counters(metric: Metric, counted: Counted) -> Family:
     family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+    total: dict[tuple[str, ...], float] = {}
     for _, labels, value in counted:
-        family.add_metric(labels, value / metric.unit)
+        total[tuple(labels)] = total.get(tuple(labels), 0.0) + value
+    for one, value in total.items():
+        family.add_metric(one, value / metric.unit)
     return family
 
 

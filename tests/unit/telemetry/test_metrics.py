@@ -265,7 +265,7 @@ async def test_breakers_budgets_and_backlog_are_read_once_a_second() -> None:
     async def standing() -> Standing:
         asked.append(now())
         reading = BreakerReading("openai", BreakerView(BreakerPhase.OPEN, 1, 1))
-        return Standing([reading], [("acme", "day", Nano(2_500_000_000))], 12)
+        return Standing([reading], [("acme", "day", Nano(2_500_000_000), Nano(10_000_000_000))], 12)
 
     cells = Cells.in_process()
     live = MetricsPage(cells, None, standing, now)
@@ -274,6 +274,7 @@ async def test_breakers_budgets_and_backlog_are_read_once_a_second() -> None:
     assert at(samples, "perpetuo_breaker_state", provider="openai", state="closed") == 0
     assert at(samples, "perpetuo_breaker_state", provider="openai", state="half_open") == 0
     assert at(samples, "perpetuo_budget_remaining_usd", tenant="acme", window="day") == 2.5
+    assert at(samples, "perpetuo_budget_limit_usd", tenant="acme", window="day") == 10
     assert at(samples, "perpetuo_events_backlog") == 12
     await live.render()
     now.seconds += 1
