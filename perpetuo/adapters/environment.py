@@ -3,7 +3,8 @@ What does the environment ask of this process?
 
 Rule 1: this is the one module that reads the process's variables; the rest is given `Environment`.
 Rule 2: ``NAME_FILE`` stands in for ``NAME`` (docker and Kubernetes secrets); both at once is an error.
-Rule 3: every problem is found at once, and a secret's value is never repeated in one.
+Rule 3: `VARIABLES` describes every variable that an operator may set; the reference is made of it, and a test compares.
+Rule 4: every problem is found at once, and a secret's value is never repeated in one.
 """
 
 import os
@@ -20,6 +21,67 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "text")
 REDIS_SCHEMES = ("redis", "rediss", "memory")
 DATABASE_SCHEMES = ("postgres", "postgresql", "postgresql+asyncpg", "sqlite", "sqlite+aiosqlite")
+
+
+@attrs.frozen
+class Variable:
+    """One variable, for the reference: ``default`` and ``meaning`` are Markdown."""
+
+    name: str
+    default: str
+    meaning: str
+    secret: bool = False
+
+
+VARIABLES = (
+    Variable("PORT", "3000", "Where calls are taken, 1 to 65535."),
+    Variable("HOST", "127.0.0.1; 0.0.0.0 in the container", "The address to listen on."),
+    Variable(
+        "MANAGEMENT_PORT",
+        "none: they are on `PORT`",
+        "Where `/admin`, `/metrics` and `/schema` are, and then only there.",
+    ),
+    Variable(
+        "WORKERS",
+        "usable CPUs (quota and affinity), at most 8",
+        "Processes that take calls. Always 1 with `memory://`.",
+    ),
+    Variable("LOG_LEVEL", "`info`", f"One of {', '.join(f'`{level}`' for level in LOG_LEVELS)}."),
+    Variable("LOG_FORMAT", "`json` on a pipe, `text` on a terminal", "How lines on standard error look."),
+    Variable(
+        "REDIS_URL",
+        "`redis://localhost:6379`",
+        "The ledger. Also `rediss://`, and `memory://` for one process.",
+        secret=True,
+    ),
+    Variable(
+        "DATABASE_URL",
+        "none: `perpetuo serve` stops and says so",
+        "The table of events: `postgres://`, `postgresql://`, `postgresql+asyncpg://` or `sqlite:///file`.",
+        secret=True,
+    ),
+    Variable("PERPETUO_CONFIG_PATH", "`./perpetuo.config.yaml`", "The configuration file."),
+    Variable("PERPETUO_CATALOGUE_PATH", "the shipped catalogue", "Prices to use instead."),
+    Variable(
+        "PERPETUO_ADMIN_KEY",
+        "made up at each start and logged once",
+        f"Signs in to `/admin`; at least {MIN_ADMIN_KEY} characters. With several nodes, the same on all.",
+        secret=True,
+    ),
+    Variable(
+        "PERPETUO_METRICS_TOKEN",
+        "none: `/metrics` is open",
+        "What a scraper has to send as `Authorization: Bearer`.",
+        secret=True,
+    ),
+    Variable(
+        "PERPETUO_URL",
+        "`http://127.0.0.1` with `MANAGEMENT_PORT`, else `PORT`",
+        "Where the gateway is, for commands that ask a running one.",
+    ),
+)
+INTERNAL = frozenset({"PERPETUO_CONTAINER", "PERPETUO_RUN_DIR", "PERPETUO_WORKER"})
+"""Set by our image and by our own main process, for nobody else."""
 
 
 class InvalidEnvironmentError(ValueError):

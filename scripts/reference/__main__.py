@@ -4,10 +4,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from scripts.reference import decisions
+from scripts.reference import commands, configuration, decisions, environment, errors, http, metrics, tables
 
 ROOT = Path(__file__).parents[2]
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
+    "docs/reference/configuration.md": configuration.lines,
+    "docs/reference/environment.md": environment.lines,
+    "docs/reference/commands.md": commands.lines,
+    "docs/reference/http.md": http.lines,
+    "docs/reference/errors.md": errors.lines,
+    "docs/reference/metrics.md": metrics.lines,
+    "docs/reference/tables.md": tables.lines,
     "docs/decisions/README.md": decisions.lines,
 }
 
@@ -26,7 +33,7 @@ def main() -> int:
 
 
 def text(name: str) -> str:
-    return "\n".join(PAGES[name]()) + "\n"
+    return "\n".join(PAGES[name]()).rstrip("\n") + "\n"
 
 
 def current(name: str) -> str:

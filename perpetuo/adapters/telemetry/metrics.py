@@ -59,44 +59,97 @@ _MOMENTS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 _SPANS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 REQUESTS = _counter(
-    "perpetuo_requests_total", "Calls answered, refusals included.", "tenant", "model", "provider", "status"
+    "perpetuo_requests_total", "Calls answered, refusals and replays included.", "tenant", "model", "provider", "status"
 )
 DURATION = Metric(
     "perpetuo_request_duration_seconds",
     Kind.HISTOGRAM,
-    "From the request to the end of its answer.",
+    "From the request to the end of its answer, for admitted calls.",
     ("model",),
     _SPANS,
 )
-OVERHEAD = Metric("perpetuo_overhead_seconds", Kind.HISTOGRAM, "Time spent in the gateway itself.", (), _MOMENTS)
+OVERHEAD = Metric(
+    "perpetuo_overhead_seconds",
+    Kind.HISTOGRAM,
+    "Time spent in the gateway itself: duration less the time spent waiting for providers.",
+    (),
+    _MOMENTS,
+)
 FIRST_TOKEN = Metric(
     "perpetuo_time_to_first_token_seconds", Kind.HISTOGRAM, "Until the first event of a stream.", ("model",), _SPANS
 )
-TOKENS = _counter("perpetuo_tokens_total", "Tokens charged.", "tenant", "model", "direction")
+TOKENS = _counter(
+    "perpetuo_tokens_total", "Tokens charged; `direction` is `input` or `output`.", "tenant", "model", "direction"
+)
 COST = _counter("perpetuo_cost_usd_total", "Money charged, in USD.", "tenant", "model", unit=1_000_000_000)
-REFUSALS = _counter("perpetuo_refusals_total", "Calls refused by the gateway.", "tenant", "reason")
+REFUSALS = _counter(
+    "perpetuo_refusals_total", "Calls refused by the gateway; `reason` is the code.", "tenant", "reason"
+)
 AUTH_FAILURES = _counter("perpetuo_auth_failures_total", "Requests without a valid key.")
-IN_FLIGHT = Metric("perpetuo_in_flight_requests", Kind.GAUGE, "Calls in flight.")
-ATTEMPTS = _counter("perpetuo_upstream_attempts_total", "Attempts at providers.", "provider", "outcome")
-BREAKER = Metric("perpetuo_breaker_state", Kind.GAUGE, "1 for the state it is in.", ("provider", "state"))
-BUDGET = Metric("perpetuo_budget_remaining_usd", Kind.GAUGE, "Neither spent nor held.", ("tenant", "window"))
-BUDGET_LIMIT = Metric("perpetuo_budget_limit_usd", Kind.GAUGE, "The budget in force.", ("tenant", "window"))
-IDEMPOTENCY = _counter("perpetuo_idempotency_total", "Calls with an idempotency key.", "result")
-BACKLOG = Metric("perpetuo_events_backlog", Kind.GAUGE, "Events that SQL does not have yet.")
+IN_FLIGHT = Metric("perpetuo_in_flight_requests", Kind.GAUGE, "Admitted calls that are not settled yet.")
+ATTEMPTS = _counter(
+    "perpetuo_upstream_attempts_total",
+    "Attempts at providers; `success`, or what went wrong: `connect`, `timeout`, `reset`, `protocol`, "
+    "`server_error`, `rate_limited`, `credential_rejected`, `client_error`, `context_length`, `aborted`.",
+    "provider",
+    "outcome",
+)
+BREAKER = Metric(
+    "perpetuo_breaker_state",
+    Kind.GAUGE,
+    "1 for the state it is in: `closed`, `open`, `half_open`.",
+    ("provider", "state"),
+)
+BUDGET = Metric(
+    "perpetuo_budget_remaining_usd",
+    Kind.GAUGE,
+    "Neither spent nor held; `window` is `day` or `month`. Tenants with a budget only.",
+    ("tenant", "window"),
+)
+BUDGET_LIMIT = Metric(
+    "perpetuo_budget_limit_usd", Kind.GAUGE, "The budget in force, for the share that is used.", ("tenant", "window")
+)
+IDEMPOTENCY = _counter(
+    "perpetuo_idempotency_total",
+    "Calls with a key: `stored`, `not_stored`, `reexecuted`, `replayed`, `in_progress`, `key_reused`, and so on.",
+    "result",
+)
+BACKLOG = Metric("perpetuo_events_backlog", Kind.GAUGE, "Finished events that SQL does not have yet.")
 ABANDONED = _counter("perpetuo_abandoned_total", "Calls settled because their worker died.")
-HOLD_EXCEEDED = _counter("perpetuo_hold_exceeded_total", "Calls that cost more than their hold.")
+HOLD_EXCEEDED = _counter("perpetuo_hold_exceeded_total", "Calls that cost more than their hold. Should stay 0.")
 STORE_ERRORS = _counter(
-    "perpetuo_store_errors_total", "Failed steps of a store.", "store", always=("ledger", "stream", "sql", "breakers")
+    "perpetuo_store_errors_total",
+    "Failed steps: `ledger`, `stream`, `sql`, `breakers`.",
+    "store",
+    always=("ledger", "stream", "sql", "breakers"),
 )
 RELOADS = _counter(
-    "perpetuo_config_reloads_total", "Loads of a changed configuration.", "result", always=("success", "failure")
+    "perpetuo_config_reloads_total",
+    "Loads of a changed configuration: `success` or `failure`.",
+    "result",
+    always=("success", "failure"),
 )
 CONNECTIONS = Metric(
-    "perpetuo_upstream_connections", Kind.GAUGE, "Connections to providers, busy or idle.", ("provider", "state")
+    "perpetuo_upstream_connections",
+    Kind.GAUGE,
+    "Connections to providers: `busy` with a call, or `idle` and kept for the next.",
+    ("provider", "state"),
 )
-TASKS = Metric("perpetuo_worker_tasks", Kind.GAUGE, "Tasks in a worker's event loop.", ("worker",))
-RESIDENT = Metric("perpetuo_worker_resident_bytes", Kind.GAUGE, "Resident memory of a worker.", ("worker",))
-FILES = Metric("perpetuo_worker_open_files", Kind.GAUGE, "Open descriptors of a worker.", ("worker",))
+TASKS = Metric(
+    "perpetuo_worker_tasks",
+    Kind.GAUGE,
+    "Tasks in the worker's event loop: a dozen of its own, and some for each call.",
+    ("worker",),
+)
+RESIDENT = Metric(
+    "perpetuo_worker_resident_bytes", Kind.GAUGE, "Memory of the worker that is in RAM (Linux).", ("worker",)
+)
+FILES = Metric(
+    "perpetuo_worker_open_files",
+    Kind.GAUGE,
+    "Open descriptors of the worker: connections of clients and to providers, stores, files (Linux).",
+    ("worker",),
+)
 
 METRICS = (
     REQUESTS, DURATION, OVERHEAD, FIRST_TOKEN, TOKENS, COST, REFUSALS, AUTH_FAILURES, IN_FLIGHT, ATTEMPTS, BREAKER,

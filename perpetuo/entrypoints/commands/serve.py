@@ -14,7 +14,8 @@ def serve() -> None:
     """
     Run the gateway on PORT, with Redis (REDIS_URL) and a database (DATABASE_URL).
 
-    SIGTERM and SIGINT drain and end it, SIGHUP reads the configuration again. All variables: docs/configuration.md.
+    SIGTERM and SIGINT drain and end it, SIGHUP reads the configuration again.
+    All variables: docs/reference/environment.md.
     """
     try:
         prepared = server.prepare()

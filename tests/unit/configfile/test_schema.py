@@ -37,12 +37,6 @@ def test_contract_the_committed_schema_is_the_loaders() -> None:
     assert generate_schema.SCHEMA.read_text() == generate_schema.schema_text()
 
 
-def test_contract_the_reference_is_the_loaders() -> None:
-    """The generated half of docs/configuration.md is up to date."""
-    page = generate_schema.REFERENCE.read_text()
-    assert page == generate_schema.reference_text(page)
-
-
 @pytest.mark.parametrize("text", [VALID, EVERYTHING, (ROOT / "perpetuo.config.yaml").read_text()])
 def test_contract_the_schema_accepts_what_the_loader_accepts(text: str) -> None:
     """An editor shows no red line under a configuration that works."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from perpetuo.adapters import environment
 from perpetuo.entrypoints.commands.group import COMMANDS
 from tests.unit.docs.pages import ROOT, anchors, name, pages, prose, shell_lines, spans
 
@@ -17,7 +16,6 @@ FILE = re.compile(r"(?:perpetuo|tests|scripts|docs|alembic|migrations)/[\w./*-]*
 PERPETUO = re.compile(r"(?<![\w./@:-])perpetuo ([a-z]+)(?: ([a-z]+))?")
 MAKE = re.compile(r"(?<![\w-])make ([a-z-]+)")
 SUBCOMMANDS = {"keys": {"new"}}
-VARIABLE = re.compile(r"[A-Z]+(?:_[A-Z]+)+|PORT|HOST|WORKERS")
 
 every_page = pytest.mark.parametrize("page", pages(), ids=name)
 
@@ -80,18 +78,6 @@ def test_the_architecture_names_every_module_of_the_domain(folder: str) -> None:
     assert layout is not None
     modules = {path.stem for path in (ROOT / "perpetuo" / "domain" / folder).glob("*.py")} - {"__init__"}
     assert set(re.findall(r"\w+", layout[1])) == modules
-
-
-def test_variables_of_the_operations_page_are_read() -> None:
-    """Each variable in the table is one that the environment module asks for, and none is left out."""
-    source = Path(environment.__file__).read_text()
-    asked = set(re.findall(r'reader\.\w+\(\s*"([A-Z_]+)"', source)) | {"PERPETUO_ADMIN_KEY", "WORKERS"}
-    section = (
-        (ROOT / "docs" / "operations.md").read_text().split("## Commands and variables", 1)[1].split("\n## ", 1)[0]
-    )
-    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `") and "perpetuo " not in line]
-    named = {variable for row in rows for variable in VARIABLE.findall(row)}
-    assert named == asked - {"PERPETUO_RUN_DIR", "PERPETUO_WORKER", "PERPETUO_CONTAINER"}
 
 
 @cache

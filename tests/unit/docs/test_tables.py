@@ -1,21 +1,27 @@
-"""Do the tables of the documentation say what the code's tables say?"""
+"""Is everything that can be looked up described?"""
 
+import re
+from pathlib import Path
+
+import pytest
+
+from perpetuo.adapters import environment
+from perpetuo.adapters.sql.tables import metadata
 from perpetuo.adapters.telemetry.metrics import METRICS
+from perpetuo.domain.model.errors import Reason
+from perpetuo.entrypoints.http.advice import ADVICE
 from perpetuo.entrypoints.http.errors import TABLE
-from tests.unit.docs.pages import ROOT, table_rows
+from tests.unit.docs.pages import ROOT, pages, spans, table_rows
 
-
-def test_every_error_code_is_documented_as_it_is() -> None:
-    """docs/errors.md has each code with its status, type and advice to SDKs, in the order of the code."""
-    rows = table_rows((ROOT / "docs" / "errors.md").read_text(), "The codes")
-    documented = [(row[0].strip("`"), int(row[1]), row[2], row[3] == "yes") for row in rows]
-    assert documented == [(reason.value, row.status, row.type, row.retry) for reason, row in TABLE.items()]
+VARIABLE = re.compile(r"(?:export )?(PERPETUO_[A-Z_]+|[A-Z]+_URL|[A-Z]+_PORT|LOG_[A-Z]+)\b")
+OF_TOOLS = {"PERPETUO_BIND"}
+"""Read by compose.yaml."""
 
 
 def test_every_error_says_what_to_do() -> None:
-    """Neither the caller nor the operator is left without a word."""
-    rows = table_rows((ROOT / "docs" / "errors.md").read_text(), "The codes")
-    assert [row[0] for row in rows if len(row) != 6 or not row[4] or not row[5]] == []
+    """The caller is never left without a word, and the operator only where there is nothing to do."""
+    assert set(ADVICE) == set(TABLE) == set(Reason)
+    assert [reason for reason, advice in ADVICE.items() if not advice.caller] == []
 
 
 def test_troubleshooting_names_codes_that_exist() -> None:
@@ -25,8 +31,31 @@ def test_troubleshooting_names_codes_that_exist() -> None:
     assert {row[0] for row in rows} <= known
 
 
-def test_every_metric_is_documented_as_it_is() -> None:
-    """docs/metrics.md has each metric with its kind and labels, in the order of the code."""
-    rows = table_rows((ROOT / "docs" / "metrics.md").read_text(), "The metrics")
-    documented = [(row[0].strip("`"), row[1], row[2]) for row in rows]
-    assert documented == [(metric.name, metric.kind.value, ", ".join(metric.labels)) for metric in METRICS]
+def test_every_metric_is_described() -> None:
+    """A name alone tells nobody what it counts."""
+    assert [metric.name for metric in METRICS if not metric.help.endswith(".")] == []
+
+
+@pytest.mark.parametrize("table", ["events", "refusals", "events_rejected"])
+def test_every_column_is_described(table: str) -> None:
+    """A new column comes with a ``doc``."""
+    assert [column.name for column in metadata.tables[table].columns if not column.doc] == []
+
+
+def test_every_variable_is_described() -> None:
+    """What the environment module asks for is in its table, and nothing else is."""
+    source = Path(environment.__file__).read_text()
+    asked = set(re.findall(r'(?:reader|self)\.\w+\(\s*"([A-Z_]+)"', source))
+    assert {variable.name for variable in environment.VARIABLES} == asked - environment.INTERNAL
+
+
+def test_variables_that_pages_name_are_read() -> None:
+    """A variable in code on a page is one of the table, alone or with ``_FILE``."""
+    known = {variable.name for variable in environment.VARIABLES} | environment.INTERNAL | OF_TOOLS
+    unknown = {
+        (page.name, name)
+        for page in pages()
+        for span in spans(page.read_text())
+        if (match := VARIABLE.match(span)) and (name := match[1].removesuffix("_FILE")) not in known
+    }
+    assert unknown == set()
