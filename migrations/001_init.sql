@@ -89,5 +89,60 @@ CREATE INDEX ix_events_filters ON events (id, tenant_id, key_name, model, provid
 
 UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
 
+-- Running upgrade 0002 -> 0003
+
+CREATE TABLE rollups (
+    cut TEXT NOT NULL, 
+    name TEXT NOT NULL, 
+    model TEXT NOT NULL, 
+    minute BIGINT NOT NULL, 
+    calls BIGINT NOT NULL, 
+    completed BIGINT NOT NULL, 
+    failed BIGINT NOT NULL, 
+    cancelled BIGINT NOT NULL, 
+    truncated BIGINT NOT NULL, 
+    abandoned BIGINT NOT NULL, 
+    refused BIGINT NOT NULL, 
+    cost_nano_usd BIGINT NOT NULL, 
+    input_tokens BIGINT NOT NULL, 
+    output_tokens BIGINT NOT NULL, 
+    cached_tokens BIGINT NOT NULL, 
+    CONSTRAINT pk_rollups PRIMARY KEY (cut, name, model, minute)
+);
+
+COMMENT ON COLUMN rollups.cut IS 'all, provider or tenant';
+
+COMMENT ON COLUMN rollups.name IS 'of the provider or the tenant';
+
+COMMENT ON COLUMN rollups.model IS 'empty, but for tenants';
+
+COMMENT ON COLUMN rollups.minute IS 'since 1970, of the id: when the call came in';
+
+CREATE INDEX ix_rollups_minute ON rollups (minute);
+
+CREATE TABLE rollup_spans (
+    cut TEXT NOT NULL, 
+    name TEXT NOT NULL, 
+    measure TEXT NOT NULL, 
+    minute BIGINT NOT NULL, 
+    bucket INTEGER NOT NULL, 
+    count BIGINT NOT NULL, 
+    CONSTRAINT pk_rollup_spans PRIMARY KEY (cut, name, measure, minute, bucket)
+);
+
+COMMENT ON COLUMN rollup_spans.measure IS 'latency or first_token';
+
+CREATE INDEX ix_rollup_spans_minute ON rollup_spans (minute);
+
+CREATE TABLE rollups_due (
+    id BIGSERIAL NOT NULL, 
+    minute BIGINT NOT NULL, 
+    CONSTRAINT pk_rollups_due PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_rollups_due_minute ON rollups_due (minute);
+
+UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num = '0002';
+
 COMMIT;
 

@@ -36,7 +36,7 @@ from perpetuo.adapters.telemetry.metrics import Labels, Metrics, Usage
 from perpetuo.adapters.telemetry.once import Once
 from perpetuo.adapters.telemetry.page import MetricsPage, Standing
 from perpetuo.domain.gateway.complete import Gateway
-from perpetuo.domain.gateway.relay import Refusals, flush_refusals, maintain, relay
+from perpetuo.domain.gateway.relay import Refusals, flush_refusals, maintain, relay, roll
 from perpetuo.domain.gateway.reseed import Reseeder
 from perpetuo.domain.model.models import BreakerPolicy
 from perpetuo.domain.model.money import Nano
@@ -144,6 +144,7 @@ class Container:
             ("relay", lambda: relay(stream, store, journal, system)),
             ("refusals", lambda: flush_refusals(self.pending_refusals, store, self.recent, journal, system)),
             ("maintain", lambda: maintain(store, lambda: self.settings.audit.retention_us, journal, system)),
+            ("roll", lambda: roll(store, journal, system)),
             ("config", lambda: watch(lambda: self.config.read_as, self.reload)),
         ]
         if self.stores.redis is not None:

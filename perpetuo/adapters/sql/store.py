@@ -15,14 +15,18 @@ from perpetuo.adapters.sql import queries, refusals, writing
 from perpetuo.adapters.sql.database import MAINTAINING, READING, UNMIGRATED, WRITING, Database, Unacceptable
 from perpetuo.adapters.sql.ids import day_range
 from perpetuo.adapters.sql.partitions import Partitions
+from perpetuo.adapters.sql.rollups import Rollups, mark, minute_of
 from perpetuo.adapters.sql.tables import HEAD, events, events_rejected
 from perpetuo.adapters.sql.tables import refusals as refusals_table
 from perpetuo.adapters.sql.values import moment
+from perpetuo.domain.model.activity import EVERYTHING, MINUTE_US, Activity, Scope
 from perpetuo.domain.model.events import Event, EventFilter, RefusalMinute, RefusalNote
 from perpetuo.domain.model.settings import BUDGET_MONTH_US
 from perpetuo.domain.ports import Admission, StoreUnavailable, StreamedEvent, WindowSum
 
 DAYS_AHEAD = 7
+ROLLUPS_KEPT_US = 90 * 86_400_000_000
+"""Sums are small: they stay when the rows they were made of are gone."""
 BUDGET_MONTH = timedelta(microseconds=BUDGET_MONTH_US)
 """Counters are re-seeded from these rows: a month that is still open is kept, whatever the retention says."""
 
@@ -33,6 +37,7 @@ class SqlEventStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._partitions = Partitions(database)
+        self._rollups = Rollups(database)
         self._insert: Any = postgresql.insert if database.postgres else sqlite.insert
 
     async def close(self) -> None:
@@ -55,6 +60,7 @@ class SqlEventStore:
         if notes:
             async with self._database.transaction(WRITING) as connection:
                 await connection.execute(refusals.upsert(connection.dialect.name), refusals.fold(notes))
+                await mark(connection, (note.at_us // MINUTE_US for note in notes))
 
     async def sums(self, tenant: str, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
         return await self._sums(tenant, days, months)
@@ -80,6 +86,12 @@ class SqlEventStore:
     async def recent_admissions(self, since_us: int) -> Sequence[Admission]:
         return [queries.admission_from(row) for row in await self._read(queries.recent_admissions(since_us))]
 
+    async def roll(self, now_us: int) -> int:
+        return await self._rollups.roll(now_us)
+
+    async def activity(self, since_us: int, until_us: int, step: int, scope: Scope = EVERYTHING) -> Activity:
+        return await self._rollups.activity(since_us, until_us, step, scope)
+
     async def maintain(self, now_us: int, retention_us: int) -> None:
         now = moment(now_us)
         cutoff = now - max(timedelta(microseconds=retention_us), BUDGET_MONTH)
@@ -91,6 +103,7 @@ class SqlEventStore:
             await self._forget(sa.delete(events).where(events.c.id < day_range(cutoff.date())[0]))
         await self._forget(sa.delete(refusals_table).where(refusals_table.c.minute < cutoff))
         await self._forget(sa.delete(events_rejected).where(events_rejected.c.rejected_at < cutoff))
+        await self._rollups.forget_before((now_us - max(retention_us, ROLLUPS_KEPT_US)) // MINUTE_US)
 
     async def ping(self) -> None:
         rows = await self._read(sa.select(sa.column("version_num")).select_from(sa.table("alembic_version")))
@@ -110,6 +123,7 @@ class SqlEventStore:
         )
         async with self._database.transaction(WRITING) as connection:
             await connection.execute(statement, parameters)
+            await mark(connection, (minute_of(row.id) for row in rows))
 
     async def _set_aside(self, rejected: Sequence[writing.Rejected]) -> None:
         statement = queries.set_aside(self._insert)

@@ -29,7 +29,7 @@ class Utc(sa.TypeDecorator[datetime]):
 
 EVENT_ID = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
 DOCUMENT = sa.JSON().with_variant(JSONB(), "postgresql")
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration. Their ids ascend, so that an older release knows a newer database."""
 metadata = sa.MetaData(naming_convention={"pk": "pk_%(table_name)s"})
 
@@ -136,3 +136,41 @@ events_rejected = sa.Table(
     sa.Column("error", sa.Text, nullable=False, doc="What the database said."),
     sa.Column("row", sa.Text, nullable=False, doc="The row, as text."),
 )
+
+# Sums of one minute: of everything, of a provider, of a tenant and a model; see `rollups`.
+rollups = sa.Table(
+    "rollups",
+    metadata,
+    sa.Column("cut", sa.Text, primary_key=True, comment="all, provider or tenant"),
+    sa.Column("name", sa.Text, primary_key=True, comment="of the provider or the tenant"),
+    sa.Column("model", sa.Text, primary_key=True, comment="empty, but for tenants"),
+    sa.Column("minute", sa.BigInteger, primary_key=True, comment="since 1970, of the id: when the call came in"),
+    *(
+        sa.Column(name, sa.BigInteger, nullable=False)
+        for name in (
+            "calls", "completed", "failed", "cancelled", "truncated", "abandoned", "refused", "cost_nano_usd",
+            "input_tokens", "output_tokens", "cached_tokens",
+        )
+    ),
+)  # fmt: skip
+sa.Index("ix_rollups_minute", rollups.c.minute)
+
+rollup_spans = sa.Table(
+    "rollup_spans",
+    metadata,
+    sa.Column("cut", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("measure", sa.Text, primary_key=True, comment="latency or first_token"),
+    sa.Column("minute", sa.BigInteger, primary_key=True),
+    sa.Column("bucket", sa.Integer, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+)
+sa.Index("ix_rollup_spans_minute", rollup_spans.c.minute)
+
+rollups_due = sa.Table(
+    "rollups_due",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("minute", sa.BigInteger, nullable=False),
+)
+sa.Index("ix_rollups_due_minute", rollups_due.c.minute)

@@ -33,6 +33,8 @@ BATCH = 500
 READ_WAIT = 0.5
 FLUSH_EVERY = 1.0
 MAINTAIN_EVERY = 3600.0
+ROLL_EVERY = 15.0
+MANY_MINUTES = 60
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 MINUTE_US = 60_000_000
@@ -222,4 +224,16 @@ async def maintain(history: EventHistory, retention_us: Callable[[], int], journ
             outage.over()
             await system.sleep(MAINTAIN_EVERY * (0.75 + system.random() / 2))
         except Exception as error:  # noqa: BLE001 - locked, away, not migrated yet: try again
+            await outage.pause(error)
+
+
+async def roll(history: EventHistory, journal: Journal, system: System) -> None:
+    """Sum up minutes for ever. With much to do (after an upgrade) a round follows the one before soon."""
+    outage = Outage(SQL, journal, system)
+    while True:
+        try:
+            done = await history.roll(system.now_us())
+            outage.over()
+            await system.sleep(FIRST_PAUSE if done > MANY_MINUTES else ROLL_EVERY * (0.75 + system.random() / 2))
+        except Exception as error:  # noqa: BLE001 - as above
             await outage.pause(error)

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import attrs
 
+from perpetuo.domain.model.activity import EVERYTHING, Activity, Scope
 from perpetuo.domain.model.events import Event, EventFilter, RefusalMinute, RefusalNote
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.ports.ledger import StreamedEvent
@@ -85,6 +86,18 @@ class EventHistory(Protocol):
 
     async def recent_admissions(self, since_us: int) -> Sequence[Admission]:
         """Calls admitted since then, oldest first."""
+        ...
+
+    async def roll(self, now_us: int) -> int:
+        """
+        Sum up minutes that are over and got rows since they were; how many were.
+
+        Whole minutes are counted anew, so repeating it, or another worker doing it, changes nothing.
+        """
+        ...
+
+    async def activity(self, since_us: int, until_us: int, step: int, scope: Scope = EVERYTHING) -> Activity:
+        """Sums of a span in steps of ``step`` minutes, cut to whole steps at its beginning."""
         ...
 
     async def maintain(self, now_us: int, retention_us: int) -> None:

@@ -25,6 +25,7 @@ from tests.contract.event_store_contract import (
     sent,
     spoilt,
 )
+from tests.contract.rollups_contract import RollupsContract
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +40,27 @@ class TestPostgresStore(EventStoreContract):
     async def rejected(self, store: SqlEventStore) -> int:
         async with store._database.transaction(database.READING) as connection:
             return await connection.scalar(sa.select(sa.func.count()).select_from(events_rejected)) or 0
+
+
+class TestPostgresRollups(RollupsContract):
+    @pytest.fixture
+    async def store(self, emptied_url: str) -> AsyncIterator[SqlEventStore]:
+        made = SqlEventStore(Database(emptied_url))
+        yield made
+        await made.close()
+
+    async def test_two_workers_sum_up_and_write_at_once(self, store: SqlEventStore, emptied_url: str) -> None:
+        """Whoever is first: nothing is left out, nothing counted twice."""
+        other = SqlEventStore(Database(emptied_url))
+        batches = [[sent(event(NOON_US + n)) for n in range(20)] for _ in range(12)]
+        later = NOON_US + 3_600_000_000
+        for writer, batch in zip([store, other] * 6, batches, strict=True):
+            await asyncio.gather(writer.write(batch), store.roll(later), other.roll(later))
+        await store.roll(later)
+        await other.roll(later)
+        seen = await store.activity(NOON_US - 60_000_000, later, 1)
+        assert (seen.total.tally.calls, seen.total.latency.total, seen.behind) == (240, 240, 0)
+        await other.close()
 
 
 def partitions(url: str) -> set[date | str]:

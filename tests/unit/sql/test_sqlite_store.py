@@ -12,6 +12,7 @@ from perpetuo.adapters.sql.tables import events_rejected
 from perpetuo.domain.model.events import EventFilter
 from perpetuo.domain.ports import StoreUnavailable
 from tests.contract.event_store_contract import EventStoreContract, event, refusal, sent
+from tests.contract.rollups_contract import RollupsContract
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +35,10 @@ class TestSqliteStore(EventStoreContract):
     async def rejected(self, store: SqlEventStore) -> int:
         async with store._database.transaction(database.READING) as connection:
             return await connection.scalar(sa.select(sa.func.count()).select_from(events_rejected)) or 0
+
+
+class TestSqliteRollups(RollupsContract):
+    pass
 
 
 async def test_o2_a_database_locked_by_another_is_unavailable_not_waited_for(
