@@ -28,8 +28,18 @@ FILTERS: dict[str, tuple[str, ...]] = {
     "outcome": ("completed", "failed", "abandoned"),
 }
 """A frequent value, a rare one, and one that few or no rows have."""
-PLACES = ("", "/tenants", "/tenants?page=150", f"/tenants/{LARGE}", "/tenants/t0007", "/events", "/refusals")
-ONLY_API = ("/system", "/providers", "/refusals?tenant_id=t0007", "/overview")
+PLACES = (
+    "",
+    "/tenants",
+    "/tenants?page=150",
+    f"/tenants/{LARGE}",
+    "/tenants/t0007",
+    "/events",
+    "/refusals",
+    "/providers",
+    "/providers/openai",
+)
+ONLY_API = ("/system", "/refusals?tenant_id=t0007", "/overview")
 
 
 @attrs.frozen

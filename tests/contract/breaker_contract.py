@@ -12,7 +12,7 @@ import pytest
 
 from perpetuo.domain.model.models import BreakerPolicy
 from perpetuo.domain.model.upstream import Fault
-from perpetuo.domain.policy.breaker import BreakerPhase, BreakerReading, Cause
+from perpetuo.domain.policy.breaker import CHANGES_KEPT, BreakerChange, BreakerPhase, BreakerReading, Cause
 from perpetuo.domain.ports import BreakerBoard
 
 SECOND = 1_000_000
@@ -26,6 +26,8 @@ class Board(BreakerBoard, Protocol):
     def configure(self, policies: dict[str, BreakerPolicy]) -> None: ...
 
     def all_views(self) -> Sequence[BreakerReading]: ...
+
+    async def history(self, provider: str) -> Sequence[BreakerChange]: ...
 
 
 @attrs.define
@@ -225,5 +227,46 @@ class OperatorContract:
         assert world.phase() is BreakerPhase.OPEN
 
 
-class BreakerContract(OpeningContract, ProbeContract, OperatorContract):
+class HistoryContract:
+    """What was changed, when and why."""
+
+    async def test_history_tells_every_change_newest_first(self, world: World) -> None:
+        """Opened by failures, opened again by the probe, closed by the next; half-open is no change of its own."""
+        assert list(await world.board.history("openai")) == []
+        opened = world.clock.now_us
+        await world.half_open()
+        assert await world.board.try_probe("openai", "x")
+        await world.verdict("x", Fault.TIMEOUT)
+        again = world.clock.now_us
+        world.clock.now_us += RULES.open_us
+        assert await world.board.try_probe("openai", "y")
+        await world.verdict("y", None)
+        assert list(await world.board.history("openai")) == [
+            BreakerChange(3, world.clock.now_us, Cause.PROBE_SUCCEEDED, BreakerPhase.CLOSED),
+            BreakerChange(2, again, Cause.PROBE_FAILED, BreakerPhase.OPEN, again + RULES.open_us),
+            BreakerChange(1, opened, Cause.CONNECT_FAILURES, BreakerPhase.OPEN, opened + RULES.open_us),
+        ]
+        assert list(await world.board.history("other")) == []
+
+    async def test_history_tells_of_operators_and_keeps_the_latest(self, world: World) -> None:
+        """However often one opens and closes, it does not grow."""
+        for _ in range(CHANGES_KEPT // 2 + 1):
+            await world.board.force("openai", open_for_us=SECOND)
+            await world.board.force("openai", open_for_us=None)
+        changes = await world.board.history("openai")
+        assert len(changes) == CHANGES_KEPT
+        assert [(c.phase, c.cause) for c in changes[:2]] == [
+            (BreakerPhase.CLOSED, Cause.OPERATOR),
+            (BreakerPhase.OPEN, Cause.OPERATOR),
+        ]
+        assert list(await world.board.history("unknown")) == []
+
+    async def test_history_outlives_a_reload(self, world: World) -> None:
+        """New rules are no new provider."""
+        await world.open()
+        world.board.configure({"openai": BreakerPolicy(consecutive_connect_failures=3)})
+        assert [change.cause for change in await world.board.history("openai")] == [Cause.CONNECT_FAILURES]
+
+
+class BreakerContract(OpeningContract, ProbeContract, OperatorContract, HistoryContract):
     """All of it."""

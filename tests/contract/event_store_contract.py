@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from perpetuo.adapters.sql import SqlEventStore
 from perpetuo.adapters.system import uuid7
 from perpetuo.domain.model.events import Event, EventFilter, RefusalNote
-from perpetuo.domain.ports import Admission, StoreUnavailable, WindowSum
+from perpetuo.domain.ports import Admission, ProviderCall, StoreUnavailable, WindowSum
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 NOON_US = int(NOON.timestamp()) * 1_000_000
@@ -367,6 +367,22 @@ class EventStoreContract:
             ("rate_limit_exceeded", "gpt\ufffd"),
             ("a\ufffdb", "C:\\u0000"),
         }
+
+    # --- a provider's calls --------------------------------------------------------------------
+
+    async def test_a_providers_calls_are_those_that_ended_there(self, store: SqlEventStore) -> None:
+        """Newest first, since then, up to a limit, and without what operators did to it."""
+        old = event(NOON_US - 3_600 * SECOND_US - 1, provider="openai")
+        calls = [
+            event(NOON_US + n, provider="openai", latency_ms=float(n), first_token_ms=n / 2, error_code=f"e{n}")
+            for n in range(4)
+        ]
+        others = [event(provider="other"), event(), event(provider="openai", kind="admin")]
+        await store.write([sent(one) for one in (old, *calls, *others)])
+        found = await store.provider_calls("openai", NOON_US - 3_600 * SECOND_US)
+        assert found == [ProviderCall("completed", f"e{n}", float(n), n / 2) for n in (3, 2, 1, 0)]
+        assert await store.provider_calls("openai", NOON_US, limit=1) == found[:1]
+        assert await store.provider_calls("nobody\0", NOON_US) == []
 
     # --- upkeep ----------------------------------------------------------------------------------
 

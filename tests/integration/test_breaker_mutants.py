@@ -86,7 +86,7 @@ MUTANTS = {
     "old outcomes count": ("at >= number - BUCKETS and at < number", "at < number"),
     "a success ends no streak": ("ARGV[6] == '1' and 0 or", ""),
     "an operator's deletion is no reset": ("(ends > 0 and now < ends) then", "false then"),
-    "a key set by hand is none": ("    change('operator')\n    s.by_hand = '1'", "    s.by_hand = ''"),
+    "a key set by hand is none": ("    change('operator', 'open', 0)\n    s.by_hand = '1'", "    s.by_hand = ''"),
     "a probe whose client left keeps the lease": ("s.probe, s.lease, dirty = '', '0', true", ""),
     "closed, and the key still there": ("redis.call('DEL', KEYS[1])", ""),
 }

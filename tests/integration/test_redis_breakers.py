@@ -83,7 +83,7 @@ class ScriptAgainstPolicy(RuleBasedStateMachine):
         self.model: Breaker = Closed()
         self.key = Key.AS_LEFT
         self.deltas = 0
-        self.names = (keys.breaker("p"), keys.breaker_state("p"))
+        self.names = (keys.breaker("p"), keys.breaker_state("p"), keys.breaker_history("p"))
         self.script = self.client.register_script(self.body)
 
     def step(self, name: str, *arguments: Any) -> bool:
@@ -328,3 +328,27 @@ async def test_a_script_that_redis_refuses_is_reported_once(redis_url: str) -> N
     assert "WRONGTYPE" in said[0]
     await board.close()
     await store.close()
+
+
+@pytest.mark.anyio
+async def test_a_history_of_another_type_costs_the_history_alone(redis_url: str) -> None:
+    """An operator was creative with a key: the breaker works on, and looking says what is wrong."""
+    with redis_py.Redis.from_url(redis_url) as client:
+        client.set(keys.breaker_history("openai"), "mine")
+    async with worker(redis_url) as board:
+        await board.force("openai", open_for_us=60_000_000)
+        assert is_(board, BreakerPhase.OPEN)()
+        with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+            await board.history("openai")
+
+
+@pytest.mark.anyio
+async def test_every_worker_sees_the_same_history(redis_url: str) -> None:
+    """It is written in the step that changes the breaker, so there is one for all, and one line for a change."""
+    async with worker(redis_url) as one, worker(redis_url) as two:
+        fail(one)
+        await within(HALF_A_SECOND, is_(two, BreakerPhase.OPEN))
+        await two.force("openai", open_for_us=None)
+        seen = await one.history("openai")
+        assert [(c.phase.value, c.cause.value) for c in seen] == [("closed", "operator"), ("open", "connect_failures")]
+        assert list(await two.history("openai")) == list(seen)

@@ -4,13 +4,14 @@ Where do breakers live when there is one process? Here: the pure policy itself, 
 Rule: one event loop, no awaits inside a step, so every step is atomic as it stands.
 """
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from perpetuo.adapters.system import RealSystem
 from perpetuo.domain.model.models import BreakerPolicy
 from perpetuo.domain.model.upstream import Fault
 from perpetuo.domain.policy import breaker as policy
-from perpetuo.domain.policy.breaker import Breaker, BreakerReading, BreakerView, Closed, Delta
+from perpetuo.domain.policy.breaker import Breaker, BreakerChange, BreakerReading, BreakerView, Closed, Delta
 
 
 class MemoryBreakerBoard:
@@ -27,6 +28,7 @@ class MemoryBreakerBoard:
         self._on_change = on_change
         self._policies: Mapping[str, BreakerPolicy] = {}
         self._breakers: dict[str, Breaker] = {}
+        self._changes: dict[str, deque[BreakerChange]] = defaultdict(lambda: deque(maxlen=policy.CHANGES_KEPT))
         self.configure(policies)
 
     def configure(self, policies: Mapping[str, BreakerPolicy]) -> None:
@@ -66,10 +68,15 @@ class MemoryBreakerBoard:
         """Every breaker as operators see it, by provider."""
         return [policy.reading(provider, self._seen(provider)) for provider in sorted(self._breakers)]
 
+    async def history(self, provider: str) -> Sequence[BreakerChange]:
+        """Its latest changes, newest first."""
+        return tuple(self._changes.get(provider, ()))
+
     def _seen(self, provider: str) -> Breaker:
         return policy.seen(self._breakers[provider], self._now_us())
 
     def _put(self, provider: str, after: Breaker) -> None:
         before, self._breakers[provider] = self._breakers[provider], after
         if after.since != before.since:
+            self._changes[provider].appendleft(policy.change_of(after))
             self._on_change(policy.reading(provider, after))

@@ -2,6 +2,7 @@
 --
 -- KEYS  1 perpetuo:cb:<provider>                      exists = open; operators may delete or set it
 --       2 perpetuo:cbs:{perpetuo:cb:<provider>}       the rest of the state, in the same cluster slot
+--       3 perpetuo:cbs:{perpetuo:cb:<provider>}:history   its changes, newest first: generation, when, cause, phase, until
 -- ARGV  1 now in microseconds, empty in production (then TIME)
 --       2 step, then its arguments:
 --         see
@@ -20,6 +21,8 @@
 local KEPT_MS = 86400000 -- an idle breaker is forgotten after a day; closed is what it then is anyway
 local UNKNOWN_US = 30000000 -- a key set by hand without a TTL: nobody knows, so look again
 local BUCKETS = 20
+local CHANGES_KEPT = 50
+local HISTORY_MS = 2592000000 -- 30 days
 local DELTAS_KEPT = 1000 -- characters: some 30 ids; a repeat comes within 150 ms
 
 local function text(number) return string.format('%.0f', number) end
@@ -40,20 +43,28 @@ local generation = tonumber(s.generation) or 0
 local ends = tonumber(s['until']) or 0
 local dirty = false
 
-local function change(cause)
+-- Told in the same step as it is made. A key that is no list, when an operator was creative, costs the telling alone.
+local function tell(cause, phase, until_us)
+  redis.pcall('LPUSH', KEYS[3], table.concat({ text(generation), text(now), cause, phase, text(until_us) }, ' '))
+  redis.pcall('LTRIM', KEYS[3], 0, CHANGES_KEPT - 1)
+  redis.pcall('PEXPIRE', KEYS[3], text(HISTORY_MS))
+end
+
+local function change(cause, phase, until_us)
   generation = generation + 1
   s.changed, s.cause = text(now), cause
   s['until'], s.by_hand, s.buckets, s.streak, s.probe, s.lease = '0', '', '', '0', '', '0'
   ends, dirty = 0, true
+  tell(cause, phase, until_us)
 end
 
 local function close(cause)
-  change(cause)
+  change(cause, 'closed', 0)
   redis.call('DEL', KEYS[1])
 end
 
 local function open(cause, open_for)
-  change(cause)
+  change(cause, 'open', now + open_for)
   ends = now + open_for
   s['until'] = text(ends)
   redis.call('SET', KEYS[1], s['until'], 'PXAT', text(math.ceil(ends / 1000)))
@@ -66,14 +77,14 @@ if value and ends > 0 and value == s['until'] and s.by_hand == '' then
   phase = (real_clock or now < ends) and 'open' or 'half_open'
 elseif value then
   if s.by_hand == '' then
-    change('operator')
+    change('operator', 'open', 0)
     s.by_hand = '1'
   end
   local left = redis.call('PTTL', KEYS[1])
   ends = left > 0 and now + left * 1000 or now + UNKNOWN_US
   phase = 'open'
 elseif s.by_hand ~= '' or (ends > 0 and now < ends) then
-  change('operator')
+  change('operator', 'closed', 0)
   phase = 'closed'
 else
   phase = ends > 0 and 'half_open' or 'closed'

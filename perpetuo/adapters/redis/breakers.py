@@ -25,6 +25,8 @@ from perpetuo.domain.model.upstream import Fault
 from perpetuo.domain.policy import breaker as policy
 from perpetuo.domain.policy.breaker import (
     Breaker,
+    BreakerChange,
+    BreakerPhase,
     BreakerReading,
     BreakerView,
     Cause,
@@ -69,6 +71,15 @@ def parse(reply: Sequence[bytes], local_now_us: int) -> Answer:
     return Answer(breaker, buckets, int(streak or 0), granted == b"1")
 
 
+def _change(line: str) -> BreakerChange | None:
+    """A line of a history; ``None``: not ours."""
+    try:
+        generation, at, cause, phase, until = line.split(" ")
+        return BreakerChange(int(generation), int(at), Cause(cause), BreakerPhase(phase), int(until))
+    except ValueError:
+        return None
+
+
 @attrs.define(eq=False)
 class _Mirror:
     """One provider as this worker knows it."""
@@ -85,8 +96,9 @@ class _Mirror:
     streak: int = 0
 
     @property
-    def keys(self) -> tuple[str, str]:
-        return keys.breaker(self.provider), keys.breaker_state(self.provider)
+    def keys(self) -> tuple[str, str, str]:
+        provider = self.provider
+        return keys.breaker(provider), keys.breaker_state(provider), keys.breaker_history(provider)
 
     def reading(self) -> BreakerReading:
         """The whole cluster's counts, as of the last poll."""
@@ -207,6 +219,14 @@ class RedisBreakerBoard:
     def all_views(self) -> Sequence[BreakerReading]:
         """Every breaker as operators see it, by provider."""
         return [self._mirrors[provider].reading() for provider in sorted(self._mirrors)]
+
+    async def history(self, provider: str) -> Sequence[BreakerChange]:
+        """Its latest changes, newest first, by Redis's clock; raises `StoreUnavailable`."""
+        try:
+            lines = await self._store.execute(b"LRANGE", keys.breaker_history(provider), 0, -1)
+        except ResponseError as error:  # no list: somebody's own
+            raise StoreUnavailable(str(error)) from error
+        return [change for line in lines if (change := _change(line.decode())) is not None]
 
     # --- in the background -----------------------------------------------------------------------
 

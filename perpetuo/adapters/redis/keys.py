@@ -123,3 +123,8 @@ def breaker(provider: str) -> str:
 def breaker_state(provider: str) -> str:
     """The rest of a breaker; the hash tag puts it into the slot of `breaker`."""
     return f"{PREFIX}cbs:{{{breaker(provider)}}}"
+
+
+def breaker_history(provider: str) -> str:
+    """Its latest changes, in the same slot."""
+    return f"{breaker_state(provider)}:history"

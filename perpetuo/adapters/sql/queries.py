@@ -21,7 +21,7 @@ from perpetuo.adapters.sql.values import micros, moment
 from perpetuo.adapters.sql.writing import EVENT_FIELDS, Rejected
 from perpetuo.domain.model.events import Event, EventFilter
 from perpetuo.domain.model.money import Nano
-from perpetuo.domain.ports import Admission, WindowSum
+from perpetuo.domain.ports import Admission, ProviderCall, WindowSum
 
 CLOCKS_APART_MS = 3_600_000
 PLAIN_FILTERS = ("tenant_id", "key_name", "model", "provider", "status", "outcome", "request_id")
@@ -56,6 +56,17 @@ def latest(where: EventFilter, before: str | None, limit: int) -> sa.Select[Any]
 
 def _since(us: int) -> list[sa.ColumnElement[bool]]:
     return [events.c.id >= floor_id(us // 1000 - CLOCKS_APART_MS), events.c.occurred_at >= moment(us)]
+
+
+def provider_calls(provider: str, since_us: int, limit: int) -> sa.Select[Any]:
+    """Without the documents of a row, which are most of it."""
+    columns = tuple(events.c[name] for name in ("outcome", "error_code", "latency_ms", "first_token_ms"))
+    mine = (events.c.provider == provider, events.c.kind != "admin", *_since(since_us))
+    return sa.select(*columns).where(*mine).order_by(events.c.id.desc()).limit(limit)
+
+
+def provider_call_from(row: sa.RowMapping) -> ProviderCall:
+    return ProviderCall(**row)
 
 
 def recent_admissions(since_us: int) -> sa.Select[Any]:

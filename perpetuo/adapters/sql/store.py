@@ -22,7 +22,7 @@ from perpetuo.adapters.sql.values import moment
 from perpetuo.domain.model.activity import EVERYTHING, MINUTE_US, Activity, Scope
 from perpetuo.domain.model.events import Event, EventFilter, RefusalMinute, RefusalNote
 from perpetuo.domain.model.settings import BUDGET_MONTH_US
-from perpetuo.domain.ports import Admission, StoreUnavailable, StreamedEvent, WindowSum
+from perpetuo.domain.ports import Admission, ProviderCall, StoreUnavailable, StreamedEvent, WindowSum
 
 DAYS_AHEAD = 7
 ROLLUPS_KEPT_US = 90 * 86_400_000_000
@@ -82,6 +82,10 @@ class SqlEventStore:
 
     async def spending(self, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
         return await self._sums(None, days, months)
+
+    async def provider_calls(self, provider: str, since_us: int, *, limit: int = 1_000) -> Sequence[ProviderCall]:
+        rows = await self._read(queries.provider_calls(provider, since_us, limit))
+        return [queries.provider_call_from(row) for row in rows]
 
     async def recent_admissions(self, since_us: int) -> Sequence[Admission]:
         return [queries.admission_from(row) for row in await self._read(queries.recent_admissions(since_us))]

@@ -102,6 +102,11 @@ class Dispatcher:
         self._specs = specs
         self._cooldowns = self._cooldowns.without_credentials(changed)
 
+    @property
+    def cooldowns(self) -> Cooldowns:
+        """Whom this worker does not ask for a while."""
+        return self._cooldowns
+
     def route(self, prepared: Prepared) -> Route | Refusal:
         """Where the call could go now; a refusal (free, before admission) when every way is blocked."""
         now_us = self._system.now_us()

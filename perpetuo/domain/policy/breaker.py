@@ -72,6 +72,21 @@ class BreakerReading:
     cause: Cause = Cause.NEVER_CHANGED
 
 
+@attrs.frozen
+class BreakerChange:
+    """A change as operators see it later. ``until_us`` only where it opened, and 0 where a key was set by hand."""
+
+    generation: int
+    at_us: int
+    cause: Cause
+    phase: BreakerPhase
+    until_us: int = 0
+
+
+CHANGES_KEPT = 50
+"""Of each breaker; the oldest goes first."""
+
+
 # --- what an attempt says about health -----------------------------------------------------------
 
 
@@ -327,6 +342,12 @@ def view(breaker: Breaker) -> BreakerView:
             return BreakerView(BreakerPhase.HALF_OPEN, generation=generation)
         case _:
             assert_never(breaker)
+
+
+def change_of(breaker: Breaker) -> BreakerChange:
+    """The change that made it what it is. Half-open is no change: it comes with time."""
+    since, seen_as = breaker.since, view(breaker)
+    return BreakerChange(since.generation, since.at_us, since.cause, seen_as.phase, seen_as.until_us)
 
 
 def reading(provider: str, breaker: Breaker) -> BreakerReading:

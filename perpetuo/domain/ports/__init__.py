@@ -5,7 +5,7 @@ One method per atomic step. Each says what happens when the thing behind it is d
 """
 
 from perpetuo.domain.ports.calls import BreakerBoard, Client, Journal, Provider, Providers, Stream, System
-from perpetuo.domain.ports.events import Admission, EventHistory, EventStore, WindowSum
+from perpetuo.domain.ports.events import Admission, EventHistory, EventStore, ProviderCall, WindowSum
 from perpetuo.domain.ports.ledger import (
     Counters,
     EventStream,
@@ -30,6 +30,7 @@ __all__ = [
     "Ledger",
     "NeverSent",
     "Provider",
+    "ProviderCall",
     "Providers",
     "RecentRefusals",
     "ScopeUsage",

@@ -63,6 +63,16 @@ class Admission:
     at_us: int
 
 
+@attrs.frozen
+class ProviderCall:
+    """What a finished call says of the provider that it ended at. Milliseconds."""
+
+    outcome: str
+    error_code: str | None
+    latency_ms: float
+    first_token_ms: float | None
+
+
 class EventHistory(Protocol):
     """
     What operators ask of SQL, and how it is kept in order. Not on the path of any call.
@@ -82,6 +92,10 @@ class EventHistory(Protocol):
 
     async def spending(self, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
         """`EventStore.sums` of every tenant at once."""
+        ...
+
+    async def provider_calls(self, provider: str, since_us: int, *, limit: int = 1_000) -> Sequence[ProviderCall]:
+        """Calls that ended at this provider, newest first."""
         ...
 
     async def recent_admissions(self, since_us: int) -> Sequence[Admission]:

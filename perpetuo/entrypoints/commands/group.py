@@ -22,6 +22,9 @@ GROUPS = {
     "When something is wrong": {
         "doctor": "perpetuo.entrypoints.commands.doctor:doctor",
     },
+    "Ask a running gateway": {
+        "breaker": "perpetuo.entrypoints.commands.breaker:breaker",
+    },
     "Configure it": {
         "check": "perpetuo.entrypoints.commands.check:check",
         "keys": "perpetuo.entrypoints.commands.keys:keys",

@@ -36,7 +36,11 @@ def served(desk: Desk) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for route in desk.app.routes:
         path = getattr(route, "path_format", route.path).replace("{model_id}", "{model}")
-        path = path.replace("{tenant_id}", "{tenant}").replace("{event_id}", "{event}")
+        path = (
+            path.replace("{tenant_id}", "{tenant}")
+            .replace("{event_id}", "{event}")
+            .replace("{provider_id}", "{provider}")
+        )
         methods = getattr(route, "methods", {"POST"})
         if path in {kind.path for kind in Kind}:
             methods = {"POST"}

@@ -1,0 +1,46 @@
+"""Can an operator take a provider out and let it in again, and see afterwards what was done?"""
+
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.looking import check_accessible, shots
+from tests.browser.site import Site
+
+
+def test_a_breaker_is_opened_and_reset_without_a_script(
+    new_page: Callable[..., Page], signed_in: Callable[[Page], Page], site: Site
+) -> None:
+    """From the list to the provider, a page that asks, and back; it is in the history and in the events."""
+    page = signed_in(new_page(java_script_enabled=False))
+    page.goto("/admin/providers")
+    page.get_by_role("link", name="shaky").click()
+    page.get_by_role("link", name="Open the breaker").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Open the breaker of shaky?")
+    page.get_by_label("For").select_option("1 hour")
+    page.get_by_role("button", name="Open the breaker").click()
+    expect(page.get_by_role("status")).to_contain_text("The breaker of shaky was opened on all workers.")
+    expect(page.locator(".provider")).to_contain_text("gets no calls")
+    page.get_by_role("link", name="Reset the breaker").click()
+    page.get_by_role("button", name="Reset the breaker").click()
+    expect(page.get_by_role("status")).to_contain_text("The breaker of shaky was closed on all workers.")
+    history = page.locator("section", has_text="History of its breaker").locator("tbody tr")
+    expect(history.nth(0)).to_contain_text("by an operator")
+    page.goto("/admin/events?provider=shaky&kind=admin")
+    expect(page.get_by_text("opened the breaker of shaky for 3600 s").first).to_be_visible()
+
+
+def test_changing_ones_mind_changes_nothing(page: Page, site: Site) -> None:
+    """The way back from the page that asks."""
+    page.goto("/admin/providers/demo/open")
+    page.get_by_role("link", name="No, back to demo").click()
+    expect(page.locator(".provider")).to_contain_text("gets calls")
+
+
+def test_an_open_breaker_says_why_and_since_when(page: Page, site: Site) -> None:
+    """A provider that can't be reached, as somebody with a pager sees it."""
+    page.goto("/admin/providers/down")
+    expect(page.get_by_text("it could not be reached several times in a row").first).to_be_visible()
+    expect(page.get_by_text("upstream_error").first).to_be_visible()
+    check_accessible(page)
+    shots(page, "provider")
