@@ -30,6 +30,7 @@ PLACES = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "scripts/site/iframe-worker.js": SHIM,
+    "scripts/site/site.css": "site.css",
     **{name: name for name in ("bench/RESULTS.md", "bench/SCALE.md", "bench/SOAK.md")},
     **{name: name for name in ("bench/cpu.png", "bench/scale.png", "bench/soak.png")},
 }
