@@ -19,12 +19,14 @@ from perpetuo.adapters.environment import Environment, Variables
 from perpetuo.adapters.memory.breakers import MemoryBreakerBoard
 from perpetuo.adapters.memory.ledger import MemoryLedger
 from perpetuo.adapters.memory.logins import MemoryLogins
+from perpetuo.adapters.memory.raises import MemoryRaises
 from perpetuo.adapters.memory.refusals import MemoryRecentRefusals
 from perpetuo.adapters.memory.seed import seed_from
 from perpetuo.adapters.providers.registry import ProviderRegistry
 from perpetuo.adapters.redis.breakers import RedisBreakerBoard
 from perpetuo.adapters.redis.connected import ConnectedRedis
 from perpetuo.adapters.redis.logins import RedisLogins
+from perpetuo.adapters.redis.raises import RedisRaises
 from perpetuo.adapters.redis.refusals import RedisRecentRefusals
 from perpetuo.adapters.sql.database import Database
 from perpetuo.adapters.sql.store import SqlEventStore
@@ -35,6 +37,7 @@ from perpetuo.adapters.telemetry.logs import Log, open_log
 from perpetuo.adapters.telemetry.metrics import Labels, Metrics, Usage
 from perpetuo.adapters.telemetry.once import Once
 from perpetuo.adapters.telemetry.page import MetricsPage, Standing
+from perpetuo.domain.gateway.budgets import past_raises
 from perpetuo.domain.gateway.complete import Gateway
 from perpetuo.domain.gateway.relay import Refusals, flush_refusals, maintain, relay, roll
 from perpetuo.domain.gateway.reseed import Reseeder
@@ -65,6 +68,7 @@ class Stores:
     breakers: Board
     recent: MemoryRecentRefusals | RedisRecentRefusals
     logins: MemoryLogins | RedisLogins
+    raises: MemoryRaises | RedisRaises
     redis: ConnectedRedis | None = None
 
     async def stop(self) -> None:
@@ -149,12 +153,14 @@ class Container:
         ]
         if self.stores.redis is not None:
             loops.append(("reseed", self._reseeder(self.stores.redis).run))
+        if isinstance(self.stores.raises, RedisRaises):
+            loops.append(("raises", self.stores.raises.run))
         return loops
 
     async def start(self) -> None:
         """Open the budgets if both stores are there: at once, or in the background once they are."""
         if self.stores.redis is not None:
-            await self._open_budgets(self.stores.redis)
+            await asyncio.gather(self._open_budgets(self.stores.redis), self._see_raises())
         elif not await self._seed():
             self._seeding = asyncio.create_task(self._seed_until_done(), name="seed")
 
@@ -169,6 +175,15 @@ class Container:
         except (StoreUnavailable, TimeoutError):
             return
 
+    async def _see_raises(self) -> None:
+        """So that the first call already is under the raised limit."""
+        if isinstance(self.stores.raises, RedisRaises):
+            try:
+                async with asyncio.timeout(OPEN_SECONDS):
+                    await self.stores.raises.refresh()
+            except (StoreUnavailable, TimeoutError):
+                return
+
     def _reseeder(self, redis: ConnectedRedis) -> Reseeder:
         return Reseeder(redis.counters, self.store, self.store, lambda: self.settings, self.system)
 
@@ -177,6 +192,8 @@ class Container:
             return True
         try:
             await seed_from(self.store, self.ledger, self.settings, self.system.now_us())
+            if isinstance(self.stores.raises, MemoryRaises):
+                self.stores.raises.take(await past_raises(self.store, self.system))
         except StoreUnavailable as error:
             self.journal.store_error("sql", str(error))
             return False
@@ -279,7 +296,9 @@ async def build(environment: Environment) -> Container:
         journal=journal,
         system=system,
         workers=environment.workers,
+        raised=stores.raises.of,
     )
+    stores.raises.on_change = gateway.admission.forget_limits
     directory = environment.run_dir / "metrics" if environment.run_dir is not None else None
     page = MetricsPage(cells, directory, lambda: standing(stores, gateway), system.monotonic)
     return Container(
@@ -306,7 +325,8 @@ async def open_stores(
     if environment.in_process:
         ledger = MemoryLedger(system.now_us, durable=True, seeded=False)
         board = MemoryBreakerBoard(policies, on_change=journal.breaker_changed)
-        return Stores("memory", ledger, ledger, board, MemoryRecentRefusals(), MemoryLogins(system.now_us))
+        recent, logins = MemoryRecentRefusals(), MemoryLogins(system.now_us)
+        return Stores("memory", ledger, ledger, board, recent, logins, MemoryRaises(ledger.append))
     redis = await ConnectedRedis.connect(
         environment.redis_url,
         timeout=settings.redis_timeout,
@@ -319,7 +339,8 @@ async def open_stores(
         on_error=lambda text: journal.store_error("breakers", text),
     )
     await shared.start()
-    return Stores("redis", redis.ledger, redis.stream, shared, redis.refusals, redis.logins, redis)
+    raises = RedisRaises(redis.store, lambda: past_raises(store, system))
+    return Stores("redis", redis.ledger, redis.stream, shared, redis.refusals, redis.logins, raises, redis)
 
 
 def breaker_policies(settings: Settings) -> dict[str, BreakerPolicy]:
@@ -342,7 +363,8 @@ async def remaining_budgets(stores: Stores, gateway: Gateway) -> list[tuple[str,
     asked = []
     for tenant in list(gateway.settings.tenants.values())[:MOST_TENANTS_SHOWN]:
         if tenant.limits.has_budget and tenant.keys:
-            limits = limits_of(gateway.settings.callers[tenant.keys[0].digest], now_us).budgets
+            caller = gateway.settings.callers[tenant.keys[0].digest]
+            limits = limits_of(caller, now_us, stores.raises.of(tenant.id)).budgets
             own = [limit for limit in limits if limit.scope == tenant.id and limit.limit is not None]
             asked.append(stores.ledger.read_budgets(own, tenant.id))
     readings = [reading for readings in await asyncio.gather(*asked) for reading in readings]

@@ -7,6 +7,7 @@ Scripted traces, one promise each; ``tests/unit/policy/test_mutants.py`` checks 
 
 import pytest
 
+from tests.contract.ledger_adjusting import AdjustingContract
 from tests.contract.ledger_endings import LossContract, SettlementContract, StreamContract
 from tests.contract.ledger_keys import IdempotencyContract
 from tests.contract.ledger_limits import BudgetContract, ConcurrencyContract, RateContract
@@ -17,6 +18,7 @@ class LedgerContract(
     RateContract,
     ConcurrencyContract,
     BudgetContract,
+    AdjustingContract,
     SettlementContract,
     LossContract,
     IdempotencyContract,

@@ -28,6 +28,7 @@ from perpetuo.domain.model.admission import (
     Replay,
     StoredAnswer,
 )
+from perpetuo.domain.model.budgets import Adjusted, Uncovered
 from perpetuo.domain.model.money import Nano
 from tests.contract.ledger_world import (
     DAY,
@@ -39,6 +40,7 @@ from tests.contract.ledger_world import (
     TENANT,
     Row,
     World,
+    adjustment,
     answer,
     at_once,
     claim,
@@ -91,6 +93,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.stored: dict[str, tuple[StoredAnswer, int]] = {}
         self.replays: list[int] = []
         self.rows: dict[str, Row] = {}
+        self.adjusted: dict[str, tuple[int, str]] = {}
+        """By id: the amount, and the day."""
         self.world = self.make_world()
         self.world.clock.now_us = MIDNIGHT - 5 * MINUTE
         self.stamp = self.now
@@ -118,7 +122,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def money(self, window: str) -> tuple[int, int]:
         mine = [c for c in self.calls.values() if window in {read.window for read in c.hold.budgets}]
-        return sum(c.charge for c in mine), sum(c.amount for c in mine if c.fate == "open")
+        adjusted = sum(amount for amount, day in self.adjusted.values() if day.startswith(window))
+        return sum(c.charge for c in mine) + adjusted, sum(c.amount for c in mine if c.fate == "open")
 
     def today(self) -> str:
         return "2025-11-24" if self.now < MIDNIGHT else "2025-11-25"
@@ -282,6 +287,23 @@ class LedgerMachine(RuleBasedStateMachine):
         for one in ended:
             one.fate, one.charge = "reaped", one.amount
 
+    @rule(amount=st.integers(-200, 60))
+    def adjust(self, amount: int) -> None:
+        asked = adjustment(f"a{len(self.adjusted)}", amount, day(BUDGET), month(None), at_us=self.now)
+        spent, held = self.money(self.today())
+        least = min(spent, self.money("2025-11")[0])
+        if spent + held + amount > BUDGET:
+            return  # an operator may do that; then b1 below does not hold
+        decision = self.run(self.world.ledger.adjust(asked))
+        if amount < -least:
+            assert isinstance(decision, Uncovered)
+            return
+        assert isinstance(decision, Adjusted)
+        assert not decision.repeated
+        self.adjusted[asked.id] = (amount, self.today())
+        again = self.run(self.world.ledger.adjust(asked))
+        assert again == attrs.evolve(decision, repeated=True)
+
     # --- what always holds -----------------------------------------------------------------------
 
     @invariant()
@@ -304,6 +326,8 @@ class LedgerMachine(RuleBasedStateMachine):
             if name not in self.rows or self.rows[name].revision < row.revision:
                 self.rows[name] = row
         over = {c.hold.call: c for c in self.calls.values() if c.fate not in {"open", "cancelled"}}
-        assert self.rows.keys() == over.keys()
-        for name, row in self.rows.items():
+        assert self.rows.keys() == over.keys() | self.adjusted.keys()
+        for name, adjusted in self.adjusted.items():
+            assert (self.rows[name].cost, self.rows[name].budget_day) == adjusted
+        for name, row in ((name, row) for name, row in self.rows.items() if name in over):
             assert (row.cost, row.budget_day) == (over[name].charge, over[name].hold.budgets[0].window)

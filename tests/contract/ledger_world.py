@@ -25,9 +25,11 @@ from perpetuo.domain.model.admission import (
     StoredAnswer,
     UnknownOutcome,
 )
+from perpetuo.domain.model.budgets import Adjustment
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import IdempotencySettings
+from perpetuo.domain.policy import budget
 from perpetuo.domain.policy.windows import replay_scope
 from perpetuo.domain.ports import EventStream, Ledger, WindowSum
 
@@ -168,6 +170,13 @@ def settlement(hold: Hold, charge: int = 0, keep: Keep = Keep.FREE, stored: Stor
         "budget_day": day,
     }
     return Settlement(hold, Nano(charge), event(hold.call, hold.tenant, **columns), keep, stored)
+
+
+def adjustment(name: str, amount: int, *limits: BudgetLimit, at_us: int = NOON) -> Adjustment:
+    """Of the windows of ``limits`` that *at* falls into; the first is a day."""
+    windows = tuple(budget.reading(one, budget.EMPTY, at_us) for one in limits)
+    row = event(name, key_name="", kind="admin", outcome="completed", cost_nano_usd=amount)
+    return Adjustment(name, TENANT, Nano(amount), windows, attrs.evolve(row, budget_day=windows[0].window))
 
 
 # --- asking --------------------------------------------------------------------------------------

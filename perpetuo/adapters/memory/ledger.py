@@ -27,18 +27,19 @@ from perpetuo.domain.model.admission import (
     Settled,
     Settlement,
 )
+from perpetuo.domain.model.budgets import AdjustDecision, Adjusted, Adjustment
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import IdempotencySettings
+from perpetuo.domain.policy import adjustment as adjusting
 from perpetuo.domain.policy import admission, budget, calls, concurrency, idempotency, rate
-from perpetuo.domain.policy.admission import AdmissionState, Touched, WindowKey
+from perpetuo.domain.policy.admission import AdmissionState, Appended, Touched, WindowKey
 from perpetuo.domain.policy.calls import CallRecord, CallState, Pulse, Reaped, Tombstone
 from perpetuo.domain.policy.windows import key_scope
 from perpetuo.domain.ports import StreamedEvent, WindowSum
 
 DURABLE_WAIT = 1.0
 """Seconds a durable settlement waits for SQL before it answers anyway."""
-WINDOW_KEPT_US = 172_800_000_000
 MIB = 1_048_576
 
 
@@ -157,6 +158,23 @@ class MemoryLedger:
         abandoned, after = admission.reap(before, now_us)
         self._store(call, touched, before, after)
         return abandoned
+
+    async def adjust(self, adjustment: Adjustment) -> AdjustDecision:
+        now = self._now_us()
+        call, touched = adjusting.call_of(adjustment), adjusting.touched_by(adjustment)
+        before = self._load(call, touched, now)
+        decision, after = adjusting.adjust(before, adjustment, now)
+        if isinstance(decision, Adjusted) and not decision.repeated:
+            self._forget_new_windows(decision.budgets)
+        entries = self._store(call, touched, before, after)
+        if self._durable:
+            for entry in entries:
+                await self._stream.acked(entry, DURABLE_WAIT)
+        return decision
+
+    async def append(self, event: Event) -> None:
+        """An event that is no call's, on its way to SQL like the others."""
+        self._stream.append([Appended(event, 1)])
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -288,7 +306,15 @@ class MemoryLedger:
     def _forget_windows(self, hold: Hold) -> None:
         for read in hold.budgets:
             if read.spent == 0 and read.held == hold.amount:
-                heapq.heappush(self._leaving, (read.resets_at_us + WINDOW_KEPT_US, "budget", read.scope, read.window))
+                heapq.heappush(
+                    self._leaving, (read.resets_at_us + adjusting.WINDOW_KEPT_US, "budget", read.scope, read.window)
+                )
+
+    def _forget_new_windows(self, budgets: Sequence[BudgetReading]) -> None:
+        for read in budgets:
+            if (read.scope, read.window) not in self._budgets:
+                ends = read.resets_at_us + adjusting.WINDOW_KEPT_US
+                heapq.heappush(self._leaving, (ends, "budget", read.scope, read.window))
 
     def _forget(self, now_us: int) -> None:
         """Drop what has expired; to the policy such a piece is the same as none."""

@@ -32,6 +32,7 @@ from perpetuo.domain.model.admission import (
     StoredAnswer,
     UnknownOutcome,
 )
+from perpetuo.domain.model.budgets import AdjustDecision, Adjusted, Adjustment, Uncovered
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import IdempotencySettings
@@ -176,3 +177,21 @@ def refused_growth(reply: Sequence[Any], hold: Hold) -> BudgetRefused | AdmitRef
         case [b"unseeded"]:
             return AdmitRefused.UNSEEDED
     return AdmitRefused.CANCELLED
+
+
+# --- adjust --------------------------------------------------------------------------------------
+
+
+def adjust_decision(reply: Sequence[Any], adjustment: Adjustment) -> AdjustDecision:
+    word, *rest = reply
+    if word == b"uncovered":
+        which, spent, held = rest
+        return Uncovered(_with_money(adjustment.windows[which - 1], spent, held))
+    if not rest:
+        return AdmitRefused(word.decode())
+    pairs = zip(adjustment.windows, rest[::2], rest[1::2], strict=True)
+    return Adjusted(tuple(_with_money(read, *money) for read, *money in pairs if money[0]), word == b"repeated")
+
+
+def _with_money(read: BudgetReading, spent: bytes, held: bytes) -> BudgetReading:
+    return attrs.evolve(read, spent=Nano(int(spent)), held=Nano(int(held)))

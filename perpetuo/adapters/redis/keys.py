@@ -104,6 +104,11 @@ def events(p: str) -> str:
     return p + "events"
 
 
+def raises(p: str) -> str:
+    """Budgets of the shard's tenants that are raised for a while, by id, and which version of that this is."""
+    return p + "raises"
+
+
 def refusals(p: str, minute: int) -> str:
     return f"{p}refusals:{minute}"
 

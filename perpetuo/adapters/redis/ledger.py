@@ -32,12 +32,15 @@ from perpetuo.domain.model.admission import (
     Settled,
     Settlement,
 )
+from perpetuo.domain.model.budgets import AdjustDecision, Adjustment
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import IdempotencySettings
+from perpetuo.domain.policy import adjustment as adjusting
 from perpetuo.domain.policy import budget
 
 ADMIT, SETTLE = load("admit", "common"), load("settle", "common")
+ADJUST = load("adjust", "common")
 EXTEND, CANCEL, USAGE = load("extend", "common"), load("cancel", "common"), load("usage", "common")
 ANY_TIME = 0
 """A boundary between two names of the same window."""
@@ -147,6 +150,19 @@ class RedisLedger:
 
     async def reap(self) -> Sequence[Abandoned]:
         return await self._leases.reap()
+
+    async def adjust(self, adjustment: Adjustment) -> AdjustDecision:
+        p = keys.prefix_of(adjustment.tenant)
+        names = [keys.call(p, adjusting.call_of(adjustment)), keys.life(p), keys.seeded(p), keys.events(p)]
+        names += [keys.budget(p, read.scope, read.window) for read in adjustment.windows]
+        room = b"1" if self._room().below(ADMISSION_BELOW) else b"0"
+        arguments = [adjustment.amount, codec.encode_event(adjustment.event), room]
+        arguments += [read.resets_at_us for read in adjustment.windows]
+        try:
+            reply = await self._run(ADJUST, names, arguments)
+        except FullError:
+            return AdmitRefused.NO_ROOM
+        return codec.adjust_decision(reply, adjustment)
 
     # --- reading ---------------------------------------------------------------------------------
 

@@ -40,11 +40,12 @@ FIELDS = frozenset({
     "request_id", "trace_id", "tenant", "key", "model", "provider", "status", "outcome", "error_code", "attempts",
     "input_tokens", "output_tokens", "cost_usd", "latency_ms", "overhead_ms", "first_token_ms", "idempotency",
     # what an operator has to know
-    "action", "actor", "address", "admin_key", "advice", "cause", "charged_usd", "client_ip", "config", "count", "curl",
-    "detail", "drain_seconds", "dropped", "error", "error_type", "failures", "file", "generation", "held_usd", "host",
-    "in_flight", "key_name", "kind", "level", "limit", "logger", "loop", "message", "meaning", "method", "name", "path",
-    "pid", "port", "problem", "problems", "providers", "models", "tenants", "reason", "restarts", "seconds", "see",
-    "shard", "signal", "state", "store", "swapped", "until", "url", "version", "where", "worker", "workers",
+    "action", "actor", "address", "admin_key", "advice", "cause", "charged_usd", "client_ip", "config", "count",
+    "curl", "day", "detail", "drain_seconds", "dropped", "error", "error_type", "event_id", "failures", "file",
+    "generation", "held_usd", "host", "in_flight", "key_name", "kind", "level", "limit", "logger", "loop", "meaning",
+    "message", "method", "models", "name", "path", "period", "pid", "port", "problem", "problems", "providers",
+    "reason", "repeated", "restarts", "seconds", "see", "shard", "signal", "state", "store", "swapped", "tenants",
+    "until", "url", "usd", "version", "where", "worker", "workers",
 })  # fmt: skip
 """Every name a line may have, besides time, level and event."""
 

@@ -6,6 +6,7 @@ import attrs
 
 from perpetuo.domain.gateway.admit import Admission
 from perpetuo.domain.model.admission import BudgetReading
+from perpetuo.domain.model.budgets import Raise
 from perpetuo.domain.model.events import Event, RefusalNote
 from perpetuo.domain.model.models import CATCH_ALL, Model
 from perpetuo.domain.model.settings import Settings
@@ -20,6 +21,8 @@ class Standing:
     caller: Caller
     budgets: tuple[BudgetReading, ...]
     usage: tuple[ScopeUsage, ...]
+    raises: tuple[Raise, ...] = ()
+    """In force; the limits of ``budgets`` have them in."""
 
 
 def callable_models(settings: Settings, caller: Caller) -> list[Model]:
@@ -36,7 +39,7 @@ async def standing(ledger: Ledger, admission: Admission, caller: Caller) -> Stan
         scopes.append(f"{caller.tenant.id}/{caller.key.name}")
     budgets = await ledger.read_budgets(limits.budgets, caller.tenant.id)
     usage: Sequence[ScopeUsage] = await ledger.read_usage(caller.tenant.id, scopes)
-    return Standing(caller, tuple(budgets), tuple(usage))
+    return Standing(caller, tuple(budgets), tuple(usage), admission.raises_of(caller))
 
 
 async def find_request(

@@ -7,7 +7,7 @@ caller until the next midnight.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -29,10 +29,12 @@ from perpetuo.domain.model.admission import (
     RateRefused,
     Replay,
 )
+from perpetuo.domain.model.budgets import Raise
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.money import usd
 from perpetuo.domain.model.tenants import Caller, Tenant
 from perpetuo.domain.model.upstream import Abort
+from perpetuo.domain.policy.raises import in_force
 from perpetuo.domain.policy.windows import CallerLimits, limits_of, replay_scope
 from perpetuo.domain.ports import Journal, Ledger, NeverSent, StoreUnavailable, System
 
@@ -59,8 +61,16 @@ class Admission:
     """Step 1 of a call."""
 
     def __init__(
-        self, ledger: Ledger, journal: Journal, system: System, in_flight: InFlight, draining: Callable[[], bool]
+        self,
+        ledger: Ledger,
+        journal: Journal,
+        system: System,
+        in_flight: InFlight,
+        draining: Callable[[], bool],
+        raised: Callable[[str], Sequence[Raise]] = lambda _: (),
     ) -> None:
+        """``raised``: the raises of a tenant's budgets; when they change, `forget_limits`."""
+        self._raised = raised
         self._waiting = Waiting(system)
         self._draining = draining
         self._ledger = ledger
@@ -135,15 +145,22 @@ class Admission:
         return decision
 
     def limits_of(self, caller: Caller) -> CallerLimits:
-        """The caller's limits and current windows, computed once per key and midnight."""
+        """The caller's limits and current windows, computed once per key until a window, or a raise, ends."""
         now_us = self._system.now_us()
         cached = self._limits.get(caller.key.digest)
         if cached is not None and cached[0] is caller and now_us < cached[1]:
             return cached[2]
-        limits = limits_of(caller, now_us)
-        boundary = min((b.boundary_us for b in limits.budgets), default=now_us + 3_600 * SECOND_US)
-        self._limits[caller.key.digest] = (caller, boundary, limits)
+        limits = limits_of(caller, now_us, self._raised(caller.tenant.id))
+        self._limits[caller.key.digest] = (caller, limits.until_us, limits)
         return limits
+
+    def raises_of(self, caller: Caller) -> tuple[Raise, ...]:
+        """Those in force for budgets of the caller's tenant and its keys."""
+        return in_force(self._raised(caller.tenant.id), self._system.now_us())
+
+    def forget_limits(self) -> None:
+        """Raises have changed: limits are made anew, each at its key's next call."""
+        self._limits.clear()
 
     def _request(self, prepared: Prepared) -> AdmitRequest:
         limits = self.limits_of(prepared.caller)

@@ -12,6 +12,7 @@ Every ending passes through settle, also when the client left or the worker is t
 
 import asyncio
 import hashlib
+from collections.abc import Callable, Sequence
 
 from perpetuo.domain.gateway.admit import Admission
 from perpetuo.domain.gateway.call import CLIENT_GONE, Call, Ended
@@ -21,6 +22,7 @@ from perpetuo.domain.gateway.recover import InFlight
 from perpetuo.domain.gateway.respond import AT_ONCE, SHUTTING_DOWN, SSE, Responder
 from perpetuo.domain.gateway.settle import Settler
 from perpetuo.domain.model.admission import Admitted, Replay
+from perpetuo.domain.model.budgets import Raise
 from perpetuo.domain.model.chat import CallRequest
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.events import Outcome, RefusalNote
@@ -44,13 +46,18 @@ class Gateway:
         journal: Journal,
         system: System,
         workers: int = 1,
+        raised: Callable[[str], Sequence[Raise]] = lambda _: (),
     ) -> None:
-        """``workers`` share what is allowed per second over all of them (the retry budget)."""
+        """
+        ``workers`` share what is allowed per second over all of them (the retry budget).
+
+        ``raised``: see `Admission`.
+        """
         self.settings = settings
         self.draining = False
         self.ledger = ledger
         self.in_flight = InFlight(ledger, journal, system)
-        self.admission = Admission(ledger, journal, system, self.in_flight, lambda: self.draining)
+        self.admission = Admission(ledger, journal, system, self.in_flight, lambda: self.draining, raised)
         self.dispatcher = Dispatcher(
             breakers, providers, ledger, journal, system, self.in_flight, settings.providers, retry_share=1 / workers
         )

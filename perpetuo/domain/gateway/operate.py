@@ -7,12 +7,15 @@ Rule 2: a breaker forced while the shared store is away holds for this worker al
 """
 
 import json
+from collections.abc import Sequence
 
 import attrs
 
 from perpetuo.domain.model.admission import BudgetReading
+from perpetuo.domain.model.budgets import Raise
 from perpetuo.domain.model.events import Event, Outcome
 from perpetuo.domain.model.tenants import ApiKey, Caller, Limits, Tenant
+from perpetuo.domain.policy import raises as raising
 from perpetuo.domain.policy.windows import key_scope, limits_of
 from perpetuo.domain.ports import BreakerBoard, EventStore, Journal, Ledger, ScopeUsage, StoreUnavailable, System
 
@@ -115,18 +118,21 @@ class TenantStanding:
     tenant: Tenant
     budgets: tuple[BudgetReading, ...]
     usage: tuple[ScopeUsage, ...]
+    raises: tuple[Raise, ...] = ()
+    """In force; the limits of ``budgets`` have them in."""
 
 
-async def tenant_standing(ledger: Ledger, tenant: Tenant, now_us: int) -> TenantStanding:
-    """Read it; raises `StoreUnavailable`."""
-    budgets = list(limits_of(Caller(tenant, NO_KEY), now_us).budgets)
+async def tenant_standing(ledger: Ledger, tenant: Tenant, now_us: int, raises: Sequence[Raise] = ()) -> TenantStanding:
+    """Read it; raises `StoreUnavailable`. ``raises`` are the tenant's."""
+    budgets = list(limits_of(Caller(tenant, NO_KEY), now_us, raises).budgets)
     scopes = [tenant.id]
     for key in tenant.keys:
-        budgets += [b for b in limits_of(Caller(tenant, key), now_us).budgets if b.scope != tenant.id]
+        budgets += [b for b in limits_of(Caller(tenant, key), now_us, raises).budgets if b.scope != tenant.id]
         if counts_calls(key.limits):
             scopes.append(key_scope(tenant.id, key.name))
     readings = await ledger.read_budgets(budgets, tenant.id)
-    return TenantStanding(tenant, tuple(readings), tuple(await ledger.read_usage(tenant.id, scopes)))
+    usage = await ledger.read_usage(tenant.id, scopes)
+    return TenantStanding(tenant, tuple(readings), tuple(usage), raising.in_force(raises, now_us))
 
 
 def counts_calls(limits: Limits) -> bool:

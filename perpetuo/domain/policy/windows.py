@@ -8,17 +8,21 @@ Rule 2: day and month of the tenant and of the key are always counted, limited o
         SQL at that moment would miss those, and what other workers admit meanwhile. It costs 9 µs a call.)
 Rule 3: the ledger's clock picks between this window and the next, so the limits hold across the boundary;
         `CallerLimits.until_us` says when to make new ones.
-Rule 4: a tenant with a rate limit may have ten times as many replays: they cost little, but not nothing.
+Rule 4: a budget that an operator has raised is higher until the raise ends (see `raises`); limits are made anew then.
+Rule 5: a tenant with a rate limit may have ten times as many replays: they cost little, but not nothing.
 """
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import attrs
 
 from perpetuo.domain.model.admission import BudgetLimit, ConcurrencyLimit, RateLimit
+from perpetuo.domain.model.budgets import Raise
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.tenants import Caller, Limits, Tenant
+from perpetuo.domain.policy import raises as raising
 
 SECOND_US = 1_000_000
 REPLAYS_PER_CALL = 10
@@ -33,6 +37,8 @@ class CallerLimits:
     budgets: tuple[BudgetLimit, ...]
     replays: RateLimit | None
     """How often answers kept under idempotency keys are given out, to all keys of the tenant together."""
+    raised_until_us: int | None = None
+    """When the first raise that counts in here ends."""
 
     @property
     def day(self) -> str:
@@ -41,8 +47,9 @@ class CallerLimits:
 
     @property
     def until_us(self) -> int:
-        """The nearest end of a window: make new limits then."""
-        return min(b.boundary_us for b in self.budgets)
+        """The nearest end of a window or of a raise: make new limits then."""
+        window = min(b.boundary_us for b in self.budgets)
+        return window if self.raised_until_us is None else min(window, self.raised_until_us)
 
 
 @attrs.frozen
@@ -61,24 +68,35 @@ class Window:
         )
 
 
-def limits_of(caller: Caller, now_us: int) -> CallerLimits:
-    """The limits of ``caller`` at *now*: the tenant's first, then the key's; only the tenant's if it has no name."""
+def limits_of(caller: Caller, now_us: int, raises: Sequence[Raise] = ()) -> CallerLimits:
+    """
+    The limits of ``caller`` at *now*: the tenant's first, then the key's; only the tenant's if it has no name.
+
+    ``raises`` are the tenant's; those that have ended, or are of another key, change nothing.
+    """
     tenant, key = caller.tenant, caller.key
     own = ((key_scope(tenant.id, key.name), key.limits),) if key.name else ()
     scoped = ((tenant.id, tenant.limits), *own)
     zone = ZoneInfo(tenant.time_zone)
     day, month = day_at(now_us, zone), month_at(now_us, zone)
+    budgets = tuple(limit for scope, one in scoped for limit in _budgets(scope, one, day, month))
+    raises = raising.in_force(raises, now_us)
     return CallerLimits(
         rates=tuple(RateLimit(s, one.rate_per_minute) for s, one in scoped if one.rate_per_minute is not None),
         concurrency=tuple(ConcurrencyLimit(s, one.concurrency) for s, one in scoped if one.concurrency is not None),
-        budgets=tuple(limit for scope, one in scoped for limit in _budgets(scope, one, day, month)),
+        budgets=tuple(_raised(limit, raises) for limit in budgets) if raises else budgets,
         replays=_replays(tenant),
+        raised_until_us=min((one.until_us for one in raises), default=None),
     )
 
 
 def _replays(tenant: Tenant) -> RateLimit | None:
     calls = tenant.limits.rate_per_minute
     return None if calls is None else RateLimit(replay_scope(tenant.id), REPLAYS_PER_CALL * calls)
+
+
+def _raised(budget: BudgetLimit, raises: Sequence[Raise]) -> BudgetLimit:
+    return attrs.evolve(budget, limit=raising.raised(budget.limit, raising.of_budget(raises, budget)))
 
 
 def _budgets(scope: str, limits: Limits, day: Window, month: Window) -> tuple[BudgetLimit, BudgetLimit]:

@@ -4,6 +4,7 @@ What does the core need from outside?
 One method per atomic step. Each says what happens when the thing behind it is down.
 """
 
+from perpetuo.domain.ports.budgets import Raises
 from perpetuo.domain.ports.calls import BreakerBoard, Client, Journal, Provider, Providers, Stream, System
 from perpetuo.domain.ports.events import Admission, EventHistory, EventStore, ProviderCall, WindowSum
 from perpetuo.domain.ports.ledger import (
@@ -32,6 +33,7 @@ __all__ = [
     "Provider",
     "ProviderCall",
     "Providers",
+    "Raises",
     "RecentRefusals",
     "ScopeUsage",
     "Seal",

@@ -16,6 +16,7 @@ from perpetuo.domain.model.admission import (
     Settled,
     Settlement,
 )
+from perpetuo.domain.model.budgets import AdjustDecision, Adjustment
 from perpetuo.domain.model.events import Event, RefusalNote
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import IdempotencySettings
@@ -85,6 +86,10 @@ class Ledger(Protocol):
 
     async def reap(self) -> Sequence[Abandoned]:
         """Settle calls whose lease has ended, at their hold; nothing until a lease after the store was away."""
+        ...
+
+    async def adjust(self, adjustment: Adjustment) -> AdjustDecision:
+        """Change what was spent and append the event: once per id, in all windows or in none."""
         ...
 
     async def read_budgets(self, limits: Sequence[BudgetLimit], tenant: str) -> Sequence[BudgetReading]:

@@ -24,6 +24,7 @@ GROUPS = {
     },
     "Ask a running gateway": {
         "breaker": "perpetuo.entrypoints.commands.breaker:breaker",
+        "budget": "perpetuo.entrypoints.commands.budget:budget",
     },
     "Configure it": {
         "check": "perpetuo.entrypoints.commands.check:check",

@@ -1,5 +1,6 @@
 """``/v1/models``, ``/v1/key``, ``/v1/requests/{id}``: what a key can ask about itself."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,11 +9,13 @@ from litestar.di import Provide
 
 from perpetuo.domain.gateway.account import Standing, callable_models, find_request, standing
 from perpetuo.domain.model.admission import BudgetReading
+from perpetuo.domain.model.budgets import Raise
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.events import Event, RefusalNote
 from perpetuo.domain.model.models import Model
 from perpetuo.domain.model.money import usd
 from perpetuo.domain.model.tenants import Limits
+from perpetuo.domain.policy.raises import of_budget
 from perpetuo.domain.ports import StoreUnavailable
 from perpetuo.entrypoints.http import intake
 from perpetuo.entrypoints.http.refusals import RefusedError
@@ -100,7 +103,7 @@ def _standing(standing: Standing) -> dict[str, Any]:
         "models": list(caller.key.models or caller.tenant.models),
         "limits": _limits(caller.tenant.limits),
         "key_limits": _limits(caller.key.limits),
-        "budgets": [_budget(reading) for reading in standing.budgets],
+        "budgets": [_budget(reading, of_budget(standing.raises, reading)) for reading in standing.budgets],
         "use": [
             {
                 "scope": use.scope,
@@ -122,7 +125,9 @@ def _limits(limits: Limits) -> dict[str, Any]:
     }
 
 
-def _budget(reading: BudgetReading) -> dict[str, Any]:
+def _budget(reading: BudgetReading, raises: Sequence[Raise]) -> dict[str, Any]:
+    """``limit_usd`` has what an operator raised it by; ``raised_until``: when the first of that ends."""
+    raises = raises if reading.limit is not None else ()
     return {
         "scope": reading.scope,
         "period": reading.period,
@@ -132,6 +137,8 @@ def _budget(reading: BudgetReading) -> dict[str, Any]:
         "held_usd": usd(reading.held),
         "remaining_usd": usd(reading.remaining) if reading.remaining is not None else None,
         "resets_at": iso(reading.resets_at_us),
+        "raised_usd": usd(sum(one.amount for one in raises)) if raises else None,
+        "raised_until": iso(min(one.until_us for one in raises)) if raises else None,
     }
 
 

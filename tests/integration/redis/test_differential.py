@@ -38,6 +38,7 @@ from tests.contract.ledger_world import (
     SECOND,
     TENANT,
     Clock,
+    adjustment,
     answer,
     at_once,
     claim,
@@ -89,6 +90,7 @@ steps = st.one_of(
     st.tuples(st.just("renew"), st.lists(which, max_size=3, unique=True)),
     st.tuples(st.just("reap")),
     st.tuples(st.just("keep_alive"), st.sampled_from([LEASE_US, MINUTE])),
+    st.tuples(st.just("adjust"), st.integers(0, 3), st.sampled_from([-90, -20, -1, 1, 50]), st.booleans()),
     st.tuples(st.just("lose"), st.integers(0, 50)),
 )
 
@@ -160,6 +162,11 @@ class Pair:
         for _ in range(span // (10 * SECOND)):
             self.clock.advance(10 * SECOND)
             await self.do_renew([])
+
+    async def do_adjust(self, number: int, amount: int, by_key: bool) -> None:
+        """Of the day before midnight and its month: by the clock, that day is over for half of a history."""
+        limits = [day(None), month(None), *([day(None, BATCH), month(None, BATCH)] if by_key else [])]
+        await self.both(lambda ledger: ledger.adjust(adjustment(f"a{number}", amount, *limits)))
 
     async def do_reap(self) -> None:
         expected, found = await self.policy.reap(), await self.redis.ledger.reap()
@@ -314,6 +321,25 @@ REPLAYS_AND_THEIR_END = [
     *[("admit", LIMITS[1], 0, False, claim("a"))] * 3,
 ]
 
+ADJUSTED = [
+    ("admit", LIMITS[1], 40, False, None),
+    ("settle", 0, 40, Keep.FREE, None),
+    ("adjust", 0, -20, False),
+    ("adjust", 0, -20, False),
+    ("adjust", 1, -20, True),
+    ("adjust", 2, -21, False),
+    ("adjust", 3, -20, False),
+    ("advance", HOUR),
+    ("adjust", 4, 50, True),
+    ("lose", 0),
+    ("adjust", 5, 1, False),
+    ("lose", 31),
+    ("adjust", 6, -20, False),
+    ("advance", DAY),
+    ("advance", DAY),
+    ("adjust", 7, 1, False),
+]
+
 
 def test_b1_r1_i5_scripts_decide_as_the_policy_step_by_step(redis_server: RedisServer) -> None:
     """Every answer, reading and event of Redis is the policy's, for any history of steps on one tenant."""
@@ -329,6 +355,7 @@ def test_b1_r1_i5_scripts_decide_as_the_policy_step_by_step(redis_server: RedisS
         @example(KEY_TAKEN_AFTER_A_LOSS)
         @example(RENEWED_AFTER_ITS_TOMBSTONE)
         @example(USAGE_WITH_THE_CLOCK_BACK)
+        @example(ADJUSTED)
         @example(REPLAYS_AND_THEIR_END)
         def check(history: list[Any]) -> None:
             runner.run(play(redis_server.url, history))

@@ -28,6 +28,7 @@ ALL = {
     "extend": (ledger, "EXTEND"),
     "cancel": (ledger, "CANCEL"),
     "usage": (ledger, "USAGE"),
+    "adjust": (ledger, "ADJUST"),
     "renew": (leases, "RENEW"),
     "restore": (leases, "RESTORE"),
     "expired": (leases, "EXPIRED"),
@@ -99,6 +100,7 @@ HISTORIES: dict[str, list[Any]] = {
     "KEY_TAKEN_AFTER_A_LOSS": traces.KEY_TAKEN_AFTER_A_LOSS,
     "RENEWED_AFTER_ITS_TOMBSTONE": traces.RENEWED_AFTER_ITS_TOMBSTONE,
     "USAGE_WITH_THE_CLOCK_BACK": traces.USAGE_WITH_THE_CLOCK_BACK,
+    "ADJUSTED": traces.ADJUSTED,
     "REPLAYS_AND_THEIR_END": traces.REPLAYS_AND_THEIR_END,
 }  # fmt: skip
 
@@ -214,6 +216,22 @@ MUTANTS = {
     ),
     "missing TTL: a tombstone": ("settle", ", 'PX', ms(span))", ")"),
     "missing TTL: a reaped call": ("reap", ", 'PX', ms(DAY))", ")"),
+    "adjusted twice": ("adjust", "bury(KEYS[1], DAY, now, 0, 1)", ""),
+    "adjusted below zero": ("adjust", "sum < 0 or ", ""),
+    "adjusted: the last nano refused": ("adjust", "sum < 0", "sum <= 0"),
+    "adjusted while the counters are lost": ("adjust", "if found[3] ~= life then return {'unseeded'} end", ""),
+    "adjusted without an event": ("adjust", "call('XADD', KEYS[4], '*', 'e', ARGV[4], 'r', 1)", ""),
+    "adjusted: a window made after its end": (
+        "adjust",
+        " and call('EXISTS', KEYS[4 + i]) == 1",
+        "",
+    ),
+    "adjusted: a window over and forgotten": ("adjust", "now < ends + WINDOW_KEPT and ", ""),
+    "missing TTL: an adjusted window": (
+        "adjust",
+        "for _, i in ipairs(counted) do outlive(KEYS[4 + i], tonumber(ARGV[5 + i]), now) end",
+        "",
+    ),
     "usage: counted from a clock that went back": ("usage", "> at - window then low", "> now - window then low"),
 }
 

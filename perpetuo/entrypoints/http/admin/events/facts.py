@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from perpetuo.domain.gateway.budgets import ADJUSTED
 from perpetuo.domain.gateway.operate import KIND
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.model.money import usd
+from perpetuo.domain.policy.raises import ENDED, RAISED
 from perpetuo.entrypoints.http.account import iso
 from perpetuo.entrypoints.http.admin.facts import Facts
 
@@ -29,6 +31,7 @@ def event_brief(event: Event) -> Facts:
         "latency_ms": event.latency_ms,
         "request_id": event.request_id,
         "action": action(event.decision, event.provider) if event.kind == KIND else None,
+        "actor": event.decision.get("actor", event.key_name) if event.kind == KIND else None,
     }
 
 
@@ -38,9 +41,24 @@ def action(decision: Mapping[str, Any], about: str | None) -> str:
         done = f"opened the breaker of {about} for {decision.get('open_for_s')} s"
     elif decision.get("action") == "breaker_close":
         done = f"closed the breaker of {about}"
+    elif decision.get("action") in {RAISED, ENDED, ADJUSTED}:
+        return budget_action(decision)
     else:
         done = str(decision.get("action"))
     return done if decision.get("everywhere", True) else f"{done}, on one worker only: Redis was away"
+
+
+def budget_action(decision: Mapping[str, Any]) -> str:
+    """``raised the day budget of acme by 20 USD: a launch``."""
+    amount, scope = int(decision.get("amount_nano_usd", 0)), decision.get("scope")
+    if decision.get("action") == ADJUSTED:
+        done = f"adjusted what {scope} spent by {usd(amount)} USD"
+    elif decision.get("action") == RAISED:
+        done = f"raised the {decision.get('period')} budget of {scope} by {usd(amount)} USD"
+    else:
+        done = f"ended the raise of the {decision.get('period')} budget of {scope} by {usd(amount)} USD"
+    reason = decision.get("reason")
+    return f"{done}: {reason}" if reason else done
 
 
 def event_whole(event: Event) -> Facts:

@@ -1,9 +1,13 @@
 """Tenants, their limits and what they use of them, in words and figures."""
 
+from collections.abc import Sequence
+
 from perpetuo.domain.gateway.operate import TenantStanding
 from perpetuo.domain.model.admission import BudgetReading
+from perpetuo.domain.model.budgets import Raise
 from perpetuo.domain.model.money import usd
 from perpetuo.domain.model.tenants import ApiKey, Limits, Tenant
+from perpetuo.domain.policy import raises as raising
 from perpetuo.domain.ports import ScopeUsage
 from perpetuo.entrypoints.http.account import iso
 from perpetuo.entrypoints.http.admin.facts import Facts, percent_of
@@ -14,12 +18,13 @@ def tenant(standing: TenantStanding) -> Facts:
     use = {usage.scope: usage for usage in standing.usage}
     return {
         **tenant_as_configured(one),
-        "budgets": [budget(reading) for reading in standing.budgets if reading.scope == one.id],
+        "budgets": [budget(r, standing.raises) for r in standing.budgets if r.scope == one.id],
+        "raises": [raise_facts(raised) for raised in standing.raises],
         **_calls(one.limits, use.get(one.id)),
         "keys": [
             {
                 **_key(key),
-                "budgets": [budget(r) for r in standing.budgets if r.scope == f"{one.id}/{key.name}"],
+                "budgets": [budget(r, standing.raises) for r in standing.budgets if r.scope == f"{one.id}/{key.name}"],
                 **_calls(key.limits, use.get(f"{one.id}/{key.name}")),
             }
             for key in one.keys
@@ -68,8 +73,10 @@ def _calls(own: Limits, use: ScopeUsage | None) -> Facts:
     }
 
 
-def budget(reading: BudgetReading) -> Facts:
+def budget(reading: BudgetReading, raises: Sequence[Raise] = ()) -> Facts:
+    """``limit_usd`` has what ``raises`` add in; ``raised_usd`` is how much that is."""
     left = reading.remaining
+    raised = raising.of_budget(raises, reading) if reading.limit is not None else ()
     return {
         "scope": reading.scope,
         "period": reading.period,
@@ -82,6 +89,21 @@ def budget(reading: BudgetReading) -> Facts:
         "held_percent": percent_of(reading.held, reading.limit),
         "used_percent": percent_of(reading.spent + reading.held, reading.limit),
         "resets_at": iso(reading.resets_at_us),
+        "raised_usd": usd(sum(one.amount for one in raised)) if raised else None,
+        "raised_until": iso(min(one.until_us for one in raised)) if raised else None,
+    }
+
+
+def raise_facts(one: Raise) -> Facts:
+    return {
+        "id": one.id,
+        "tenant": one.tenant,
+        "key": one.scope[len(one.tenant) + 1 :] or None,
+        "window": one.period,
+        "usd": usd(one.amount),
+        "until": iso(one.until_us),
+        "actor": one.actor,
+        "reason": one.reason,
     }
 
 

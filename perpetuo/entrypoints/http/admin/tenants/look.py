@@ -34,8 +34,8 @@ async def lately_active(container: Container, latest: Sequence[Event] | Away, re
 
 
 async def tenants(container: Container, chosen: Sequence[Tenant]) -> Facts:
-    now_us, ledger = container.system.now_us(), container.ledger
-    standings = await asyncio.gather(*(asked(tenant_standing(ledger, one, now_us)) for one in chosen))
+    now_us, ledger, raised = container.system.now_us(), container.ledger, container.stores.raises.of
+    standings = await asyncio.gather(*(asked(tenant_standing(ledger, one, now_us, raised(one.id))) for one in chosen))
     away = next((standing.why for standing in standings if isinstance(standing, Away)), None)
     items = [
         facts.tenant_as_configured(one) if isinstance(standing, Away) else facts.tenant(standing)

@@ -10,7 +10,7 @@ from perpetuo.entrypoints.http.admin.door import AnyRequest
 from perpetuo.entrypoints.http.admin.facts import Facts
 from perpetuo.entrypoints.http.admin.shown import now_of, operator_page
 from perpetuo.entrypoints.http.admin.signing import TheOperator
-from perpetuo.entrypoints.http.admin.tenants import look
+from perpetuo.entrypoints.http.admin.tenants import acting, look
 from perpetuo.entrypoints.http.wired import Container
 
 
@@ -24,9 +24,11 @@ async def tenants(
 
 
 @get("/tenants/{tenant_id:str}")
-async def tenant(tenant_id: str, operator: TheOperator, container: Container) -> Response[str]:
+async def tenant(tenant_id: str, operator: TheOperator, container: Container, done: str = "") -> Response[str]:
+    """``done``: which form led here."""
     found = await look.one_tenant(container, tenant_id)
-    return operator_page("tenant", operator, seen=found, as_of=now_of(container))
+    raises, notice = acting.in_force(container, tenant_id), acting.NOTICES.get(done)
+    return operator_page("tenant", operator, seen=found, raises=raises, notice=notice, as_of=now_of(container))
 
 
 @get("/tenants")
