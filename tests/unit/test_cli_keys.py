@@ -3,6 +3,7 @@
 import base64
 from hashlib import sha256
 
+import pytest
 from click.testing import CliRunner
 
 from perpetuo.adapters.configfile.kinds import KEY
@@ -24,3 +25,31 @@ def test_contract_keys_new_prints_the_key_and_its_hash_line() -> None:
     assert result.exit_code == 0
     assert line == hash_line(key)
     assert KEY.read(line) == KEY.read(key) == sha256(key.encode()).digest()
+
+
+def test_keys_hash_reads_the_key_and_prints_its_line() -> None:
+    """From standard input, with or without the end of its line; the key is not repeated."""
+    for typed in ("sk-a-key-of-24-characters", "sk-a-key-of-24-characters\n"):
+        result = CliRunner().invoke(main, ["keys", "hash"], input=typed)
+        assert (result.exit_code, result.stdout) == (0, hash_line("sk-a-key-of-24-characters") + "\n")
+
+
+@pytest.mark.parametrize("typed", ["", "two words", "k" * 513, "schlüssel-schlüssel-schlüssel", f"sha256:{'0' * 64}"])
+def test_keys_hash_refuses_what_is_no_key(typed: str) -> None:
+    """With a sentence that does not repeat it, and exit status 2."""
+    result = CliRunner().invoke(main, ["keys", "hash"], input=typed)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr
+    assert not typed or typed not in result.stderr
+
+
+def test_keys_hash_warns_of_a_key_that_can_be_guessed() -> None:
+    """It is hashed all the same."""
+    result = CliRunner().invoke(main, ["keys", "hash"], input="hunter2")
+    assert (result.exit_code, result.stdout) == (0, hash_line("hunter2") + "\n")
+    assert "can be guessed" in result.stderr
+
+
+def test_a_key_is_never_an_argument() -> None:
+    """Everybody on the machine could read it."""
+    assert CliRunner().invoke(main, ["keys", "hash", "sk-a-key-of-24-characters"]).exit_code == 2

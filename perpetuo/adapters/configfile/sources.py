@@ -112,6 +112,14 @@ def sources_of(text: str, variables: Mapping[str, str], file: str) -> Sources:
     return reader.sources(Seen(FilePath(file), (), None, ()))
 
 
+def with_text(sources: Sources, number: int, text: str, variables: Mapping[str, str]) -> Sources:
+    """As ``sources``, had one of its files another text. Nothing is read."""
+    reader = _Reader(sources.seen.path, variables)
+    for n, source in enumerate(sources.files):
+        reader.read(source.file, text if n == number else source.text)
+    return reader.sources(sources.seen)
+
+
 def _text(path: FilePath, absent: str) -> tuple[str, Finding | None]:
     place, message = (1, 1), ""
     try:

@@ -22,8 +22,8 @@ FINDINGS: dict[str, Advice] = {
     "environment.invalid": Advice("bad", "Correct the variable; docs/configuration.md lists them all."),
     "configuration.invalid": Advice("bad", "Run `perpetuo check`: it tells every problem with its line and column."),
     "keys.published": Advice("bad", "Make a key with `perpetuo keys new`; put its hash in the published one's place."),
-    "keys.expired": Advice("warn", "Take the key out of the file, or make another with `perpetuo keys new`."),
-    "keys.expiring": Advice("warn", "Make another with `perpetuo keys new` and give it to its user before that day."),
+    "keys.expired": Advice("warn", "Take the key out of the file; `perpetuo keys new` makes another."),
+    "keys.expiring": Advice("warn", "`perpetuo keys rotate` makes another; give it to its user before that day."),
     "admin-key.missing": Advice(
         "warn", "Set PERPETUO_ADMIN_KEY (or PERPETUO_ADMIN_KEY_FILE) to a key of `perpetuo keys new`."
     ),

@@ -15,7 +15,7 @@ FUNCTION = re.compile(r"(perpetuo/[\w/]+\.py):([A-Za-z_][\w.]*)")
 FILE = re.compile(r"(?:perpetuo|tests|scripts|docs|alembic|migrations)/[\w./*-]*")
 PERPETUO = re.compile(r"(?<![\w./@:-])perpetuo ([a-z]+)(?: ([a-z]+))?")
 MAKE = re.compile(r"(?<![\w-])make ([a-z-]+)")
-SUBCOMMANDS = {"keys": {"new"}}
+SUBCOMMANDS = {"keys": {"new", "hash", "rotate"}}
 
 every_page = pytest.mark.parametrize("page", pages(), ids=name)
 
