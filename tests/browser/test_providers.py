@@ -14,20 +14,20 @@ def test_a_breaker_is_opened_and_reset_without_a_script(
     """From the list to the provider, a page that asks, and back; it is in the history and in the events."""
     page = signed_in(new_page(java_script_enabled=False))
     page.goto("/admin/providers")
-    page.get_by_role("link", name="shaky").click()
+    page.get_by_role("link", name="demo", exact=True).click()
     page.get_by_role("link", name="Open the breaker").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Open the breaker of shaky?")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Open the breaker of demo?")
     page.get_by_label("For").select_option("1 hour")
     page.get_by_role("button", name="Open the breaker").click()
-    expect(page.get_by_role("status")).to_contain_text("The breaker of shaky was opened on all workers.")
+    expect(page.get_by_role("status")).to_contain_text("The breaker of demo was opened on all workers.")
     expect(page.locator(".provider")).to_contain_text("gets no calls")
     page.get_by_role("link", name="Reset the breaker").click()
     page.get_by_role("button", name="Reset the breaker").click()
-    expect(page.get_by_role("status")).to_contain_text("The breaker of shaky was closed on all workers.")
+    expect(page.get_by_role("status")).to_contain_text("The breaker of demo was closed on all workers.")
     history = page.locator("section", has_text="History of its breaker").locator("tbody tr")
     expect(history.nth(0)).to_contain_text("by an operator")
-    page.goto("/admin/events?provider=shaky&kind=admin")
-    expect(page.get_by_text("opened the breaker of shaky for 3600 s").first).to_be_visible()
+    page.goto("/admin/events?provider=demo&kind=admin")
+    expect(page.get_by_text("opened the breaker of demo for 3600 s").first).to_be_visible()
 
 
 def test_changing_ones_mind_changes_nothing(page: Page, site: Site) -> None:
