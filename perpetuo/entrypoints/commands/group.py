@@ -28,6 +28,7 @@ GROUPS = {
     },
     "Configure it": {
         "check": "perpetuo.entrypoints.commands.check:check",
+        "plan": "perpetuo.entrypoints.commands.plan:plan",
         "keys": "perpetuo.entrypoints.commands.keys:keys",
     },
     "The command line itself": {

@@ -1,0 +1,106 @@
+"""
+What do the tables know of the calls of some hours, for another configuration to judge?
+
+Rule 1: pages by id, so that memory stays constant and no transaction is long.
+Rule 2: what a worker did not write down (it died) is taken as the slowest admission there can be.
+Rule 3: what windows had spent before is the sum of the rows before, by the day they were charged to.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from perpetuo.adapters.sql.database import READING, Database
+from perpetuo.adapters.sql.ids import floor_id
+from perpetuo.adapters.sql.queries import CLOCKS_APART_MS
+from perpetuo.adapters.sql.tables import events, refusals
+from perpetuo.adapters.sql.values import micros, moment
+from perpetuo.domain.policy.whatif import Recorded, WindowKey
+from perpetuo.domain.policy.windows import key_scope
+
+PAGE = 10_000
+SLOWEST_ADMISSION_MS = 150.0
+_IS_CALL = ~events.c.kind.startswith("admin")
+_PLAIN = ("tenant_id", "key_name", "model", "provider", "upstream_model", "input_tokens", "output_tokens",
+          "cached_tokens", "usage_basis", "cost_nano_usd", "hold_nano_usd", "budget_day", "latency_ms")  # fmt: skip
+_ROW = (
+    events.c.id,
+    events.c.occurred_at,
+    *(events.c[name] for name in _PLAIN),
+    events.c.decision["admit_ms"].as_float().label("admit_ms"),
+    events.c.decision["kept"].as_float().label("kept"),
+)
+
+
+class RecordedCalls:
+    """Calls that arrived from ``since_us`` until before ``until_us``."""
+
+    def __init__(self, database: Database, since_us: int, until_us: int) -> None:
+        self._database = database
+        self._since_us = since_us
+        first = floor_id(since_us // 1000 - CLOCKS_APART_MS)
+        last = floor_id(until_us // 1000 + CLOCKS_APART_MS)
+        at = events.c.occurred_at
+        self._there = (events.c.id >= first, events.c.id < last, at >= moment(since_us), at < moment(until_us))
+
+    async def count(self) -> int:
+        rows = await self._read(sa.select(sa.func.count().label("calls")).where(_IS_CALL, *self._there))
+        return int(rows[0]["calls"])
+
+    async def page(self, after: str | None) -> tuple[list[Recorded], str | None]:
+        """The next calls in the order of their ids, and the id to go on from; ``None``: that was all."""
+        further = () if after is None else (events.c.id > after,)
+        statement = sa.select(*_ROW).where(_IS_CALL, *self._there, *further).order_by(events.c.id).limit(PAGE)
+        rows = await self._read(statement)
+        return [_recorded(row) for row in rows], str(rows[-1]["id"]) if len(rows) == PAGE else None
+
+    async def spent_before(self) -> dict[WindowKey, int]:
+        """What tenants and keys had spent before, in windows that may be open still."""
+        month = moment(self._since_us - 86_400_000_000).strftime("%Y-%m-01")
+        columns = (events.c.tenant_id, events.c.key_name, events.c.budget_day)
+        cost = sa.func.sum(events.c.cost_nano_usd).label("cost")
+        where = (events.c.budget_day >= month, events.c.occurred_at < moment(self._since_us))
+        spent: dict[WindowKey, int] = {}
+        for row in await self._read(sa.select(*columns, cost).where(*where).group_by(*columns)):
+            for scope in (row["tenant_id"], key_scope(row["tenant_id"], row["key_name"])):
+                for window in (row["budget_day"], row["budget_day"][:7]):
+                    spent[scope, window] = spent.get((scope, window), 0) + int(row["cost"])
+        return spent
+
+    async def refused(self, since_us: int, until_us: int) -> dict[tuple[str, str], int]:
+        """How many calls were refused, by tenant and reason."""
+        columns = (refusals.c.tenant_id, refusals.c.reason)
+        minute = refusals.c.minute
+        where = (minute >= moment(since_us - since_us % 60_000_000), minute < moment(until_us))
+        counted = sa.func.sum(refusals.c["count"]).label("calls")
+        rows = await self._read(sa.select(*columns, counted).where(*where).group_by(*columns))
+        return {(row["tenant_id"], row["reason"]): int(row["calls"]) for row in rows}
+
+    async def _read(self, statement: sa.Select[Any]) -> Sequence[sa.RowMapping]:
+        async with self._database.transaction(READING) as connection:
+            rows: Sequence[sa.RowMapping] = (await connection.execute(statement)).mappings().all()
+        return rows
+
+
+def _recorded(row: sa.RowMapping) -> Recorded:
+    arrived = micros(row["occurred_at"])
+    admit = row["admit_ms"] if row["admit_ms"] is not None else SLOWEST_ADMISSION_MS
+    admitted = arrived + round(admit * 1000)
+    return Recorded(
+        arrived_us=arrived,
+        admitted_us=admitted,
+        ended_us=max(admitted, arrived + round(row["latency_ms"] * 1000)),
+        tenant=row["tenant_id"],
+        key=row["key_name"],
+        model=row["model"],
+        provider=row["provider"],
+        upstream_model=row["upstream_model"],
+        input_tokens=row["input_tokens"],
+        output_tokens=row["output_tokens"],
+        cached_tokens=row["cached_tokens"],
+        is_reported=row["usage_basis"] == "reported",
+        cost=row["cost_nano_usd"],
+        hold=row["hold_nano_usd"] - int(row["kept"] or 0),
+        budget_day=row["budget_day"],
+    )
