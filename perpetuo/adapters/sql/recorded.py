@@ -16,7 +16,8 @@ from perpetuo.adapters.sql.ids import floor_id
 from perpetuo.adapters.sql.queries import CLOCKS_APART_MS
 from perpetuo.adapters.sql.tables import events, refusals
 from perpetuo.adapters.sql.values import micros, moment
-from perpetuo.domain.policy.whatif import Recorded, WindowKey
+from perpetuo.domain.model.recorded import Recorded
+from perpetuo.domain.policy.whatif import WindowKey
 from perpetuo.domain.policy.windows import key_scope
 
 PAGE = 10_000

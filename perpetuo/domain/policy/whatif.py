@@ -23,7 +23,6 @@ from bisect import insort
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import heappop, heappush
-from typing import NamedTuple
 
 import attrs
 
@@ -32,34 +31,12 @@ from perpetuo.domain.model.errors import Reason
 from perpetuo.domain.model.models import CATCH_ALL, Model, Target
 from perpetuo.domain.model.money import usd
 from perpetuo.domain.model.pricing import FREE, Price
+from perpetuo.domain.model.recorded import Recorded
 from perpetuo.domain.model.settings import Settings, WhenShort
 from perpetuo.domain.model.tenants import Caller
 from perpetuo.domain.model.usage import Usage
 from perpetuo.domain.policy.budget import window_at
 from perpetuo.domain.policy.windows import limits_of
-
-
-class Recorded(NamedTuple):
-    """One admitted call, as its row tells it. Instants are µs, money is nano-USD."""
-
-    arrived_us: int
-    admitted_us: int
-    """The latest instant at which it can have been admitted."""
-    ended_us: int
-    tenant: str
-    key: str
-    model: str
-    provider: str | None
-    upstream_model: str | None
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int
-    is_reported: bool
-    """Did the provider say what was used, for every attempt?"""
-    cost: int
-    hold: int
-    budget_day: str | None
-
 
 WindowKey = tuple[str, str]
 """Scope and window."""

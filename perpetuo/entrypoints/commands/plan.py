@@ -23,9 +23,10 @@ from perpetuo.adapters.sql.recorded import RecordedCalls
 from perpetuo.adapters.sql.values import micros, moment
 from perpetuo.domain.model.errors import Reason
 from perpetuo.domain.model.money import usd
+from perpetuo.domain.model.recorded import Recorded
 from perpetuo.domain.model.settings import Settings
 from perpetuo.domain.policy.difference import Change, difference
-from perpetuo.domain.policy.whatif import Recorded, Replay, WhatIf, in_order
+from perpetuo.domain.policy.whatif import Replay, WhatIf, in_order
 from perpetuo.domain.ports import StoreUnavailable
 from perpetuo.entrypoints.commands.tables import show_table
 

@@ -15,12 +15,13 @@ from perpetuo.domain.model.models import Model, ModelTable, Target
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.money import Rate as TokenRate
 from perpetuo.domain.model.pricing import Price, Rates
+from perpetuo.domain.model.recorded import Recorded
 from perpetuo.domain.model.settings import IdempotencySettings, Settings
 from perpetuo.domain.model.tenants import ApiKey, Caller, Limits, Tenant
 from perpetuo.domain.model.usage import Usage
 from perpetuo.domain.policy import rate
 from perpetuo.domain.policy.difference import difference
-from perpetuo.domain.policy.whatif import Rate, Recorded, Replay, in_order
+from perpetuo.domain.policy.whatif import Rate, Replay, in_order
 from perpetuo.domain.policy.windows import limits_of
 
 SECOND = 1_000_000
