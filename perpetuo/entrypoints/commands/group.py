@@ -25,6 +25,7 @@ GROUPS = {
     "Ask a running gateway": {
         "breaker": "perpetuo.entrypoints.commands.breaker:breaker",
         "budget": "perpetuo.entrypoints.commands.budget:budget",
+        "tenants": "perpetuo.entrypoints.commands.tenants:tenants",
     },
     "Configure it": {
         "check": "perpetuo.entrypoints.commands.check:check",
