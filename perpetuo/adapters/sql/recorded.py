@@ -6,28 +6,34 @@ Rule 2: what a worker did not write down (it died) is taken as the slowest admis
 Rule 3: what windows had spent before is the sum of the rows before, by the day they were charged to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
+from perpetuo.adapters.sql import queries
 from perpetuo.adapters.sql.database import READING, Database
 from perpetuo.adapters.sql.ids import floor_id
 from perpetuo.adapters.sql.queries import CLOCKS_APART_MS
 from perpetuo.adapters.sql.tables import events, refusals
 from perpetuo.adapters.sql.values import micros, moment
+from perpetuo.domain.model.budgets import Raise
 from perpetuo.domain.model.recorded import Recorded
+from perpetuo.domain.policy import raises as raising
 from perpetuo.domain.policy.whatif import WindowKey
 from perpetuo.domain.policy.windows import key_scope
 
 PAGE = 10_000
+KIND = "admin"
 SLOWEST_ADMISSION_MS = 150.0
-_IS_CALL = ~events.c.kind.startswith("admin")
+_COUNTS = (events.c.kind != KIND) | (events.c.cost_nano_usd != 0)
+"""Calls, and money that an operator took off or put on."""
 _PLAIN = ("tenant_id", "key_name", "model", "provider", "upstream_model", "input_tokens", "output_tokens",
           "cached_tokens", "usage_basis", "cost_nano_usd", "hold_nano_usd", "budget_day", "latency_ms")  # fmt: skip
 _ROW = (
     events.c.id,
     events.c.occurred_at,
+    events.c.kind,
     *(events.c[name] for name in _PLAIN),
     events.c.decision["admit_ms"].as_float().label("admit_ms"),
     events.c.decision["kept"].as_float().label("kept"),
@@ -46,15 +52,25 @@ class RecordedCalls:
         self._there = (events.c.id >= first, events.c.id < last, at >= moment(since_us), at < moment(until_us))
 
     async def count(self) -> int:
-        rows = await self._read(sa.select(sa.func.count().label("calls")).where(_IS_CALL, *self._there))
+        rows = await self._read(sa.select(sa.func.count().label("calls")).where(_COUNTS, *self._there))
         return int(rows[0]["calls"])
 
     async def page(self, after: str | None) -> tuple[list[Recorded], str | None]:
         """The next calls in the order of their ids, and the id to go on from; ``None``: that was all."""
         further = () if after is None else (events.c.id > after,)
-        statement = sa.select(*_ROW).where(_IS_CALL, *self._there, *further).order_by(events.c.id).limit(PAGE)
+        statement = sa.select(*_ROW).where(_COUNTS, *self._there, *further).order_by(events.c.id).limit(PAGE)
         rows = await self._read(statement)
         return [_recorded(row) for row in rows], str(rows[-1]["id"]) if len(rows) == PAGE else None
+
+    async def raises(self) -> Mapping[str, Sequence[Raise]]:
+        """Budgets that were raised at some time of these hours, by tenant."""
+        since = floor_id((self._since_us - raising.LONGEST_US) // 1000 - CLOCKS_APART_MS)
+        raised = events.c.decision["action"].as_string() == raising.RAISED
+        statement = sa.select(*queries.ROW).where(events.c.kind == KIND, events.c.id >= since, raised)
+        found: dict[str, list[Raise]] = {}
+        for one in raising.past(map(queries.event_from, await self._read(statement))).made:
+            found.setdefault(one.tenant, []).append(one)
+        return found
 
     async def spent_before(self) -> dict[WindowKey, int]:
         """What tenants and keys had spent before, in windows that may be open still."""
@@ -100,8 +116,9 @@ def _recorded(row: sa.RowMapping) -> Recorded:
         input_tokens=row["input_tokens"],
         output_tokens=row["output_tokens"],
         cached_tokens=row["cached_tokens"],
-        is_reported=row["usage_basis"] == "reported",
+        is_reported=row["usage_basis"] == "reported" and not row["kept"],
         cost=row["cost_nano_usd"],
         hold=row["hold_nano_usd"] - int(row["kept"] or 0),
         budget_day=row["budget_day"],
+        is_adjustment=row["kind"] == KIND,
     )

@@ -4,7 +4,11 @@ from typing import NamedTuple
 
 
 class Recorded(NamedTuple):
-    """One admitted call, as its row tells it. Instants are µs, money is nano-USD."""
+    """
+    One admitted call, as its row tells it; or money that an operator took off or put on (`is_adjustment`).
+
+    Instants are µs, money is nano-USD.
+    """
 
     arrived_us: int
     admitted_us: int
@@ -23,3 +27,4 @@ class Recorded(NamedTuple):
     cost: int
     hold: int
     budget_day: str | None
+    is_adjustment: bool = False

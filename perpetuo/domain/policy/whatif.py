@@ -10,33 +10,33 @@ Rule 1: a row says when its call arrived, how long its admission took and when i
         minute the replay sees no more calls than there were, and at any instant no more calls or money in flight.
 Rule 2: a call that would have been refused leaves no trace: it makes room for those behind it.
 Rule 3: the rate, the calls and the money in flight are kept as a queue, a count and two sums instead of the policies'
-        values, which are made anew at every step: 30 times faster, and tests hold each to its policy.
-Rule 4: what was used and is known is charged at the new price of where it ran. What is not known (a dead worker, usage
-        not reported) costs what it cost, times what its price has changed. So does what a call holds, by the dearer of
-        the two rates: an upper bound, where prices change.
+        values, which are made anew at every step. Tests hold all of them together to the policies.
+Rule 4: costs and holds are those of `repriced`.
 Rule 5: a client holds the key that it held: calls follow the key, not its name. A key that is no longer known to the
         configuration in force is looked for by its name.
-Rule 6: before the hours that are judged lies a time that is only counted, and before that the sums of the open windows.
+Rule 6: money that an operator took off or put on is so here too, and a budget that was raised is raised from the
+        beginning: more lenient than it was, never stricter.
+Rule 7: before the hours that are judged lies a time that is only counted, and before that the sums of the open windows.
 """
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 
 import attrs
 
 from perpetuo.domain.model.admission import BudgetLimit, RateLimit
+from perpetuo.domain.model.budgets import Raise
 from perpetuo.domain.model.errors import Reason
-from perpetuo.domain.model.models import CATCH_ALL, Model, Target
 from perpetuo.domain.model.money import usd
-from perpetuo.domain.model.pricing import FREE, Price
+from perpetuo.domain.model.pricing import FREE
 from perpetuo.domain.model.recorded import Recorded
 from perpetuo.domain.model.settings import Settings, WhenShort
 from perpetuo.domain.model.tenants import Caller
-from perpetuo.domain.model.usage import Usage
 from perpetuo.domain.policy.budget import window_at
-from perpetuo.domain.policy.windows import limits_of
+from perpetuo.domain.policy.repriced import Priced, model_of, model_refusal, price_of
+from perpetuo.domain.policy.windows import key_scope, limits_of
 
 WindowKey = tuple[str, str]
 """Scope and window."""
@@ -76,12 +76,16 @@ class WhatIf:
     costs: dict[tuple[str, str], Cost] = attrs.field(factory=dict)
 
 
+OUT_OF_ORDER_US = 1_000_000
+"""An id may be made while a body is still read: rows by id may be so far from the order of arrival."""
+
+
 def in_order(rows: Iterable[Recorded]) -> Iterator[Recorded]:
     """Rows by arrival put into the order of admission; no more are kept than arrive while one is admitted."""
     waiting: list[tuple[int, int, Recorded]] = []
     for number, row in enumerate(rows):
         heappush(waiting, (row.admitted_us, number, row))
-        while waiting and waiting[0][0] < row.arrived_us - 1_000:
+        while waiting and waiting[0][0] < row.arrived_us - OUT_OF_ORDER_US:
             yield heappop(waiting)[2]
     while waiting:
         yield heappop(waiting)[2]
@@ -151,28 +155,6 @@ class Lane:
     priced: dict[tuple[str, str | None, str | None], "Priced"] = attrs.field(factory=dict)
 
 
-@attrs.frozen
-class Priced:
-    """What a model is under both configurations, for one key."""
-
-    refusal: Reason | None
-    before: Price
-    after: Price
-
-    def cost(self, row: Recorded) -> int:
-        if row.is_reported:
-            return self.after.charge(Usage(row.input_tokens, row.output_tokens, row.cached_tokens))
-        return self.scaled(row.cost)
-
-    def scaled(self, amount: int) -> int:
-        """An amount that no tokens explain, at the new price (rule 4)."""
-        old, new = self.before.rates, self.after.rates
-        if self.before == self.after or not amount:
-            return amount
-        pairs = [(o, n) for o, n in ((old.input, new.input), (old.output, new.output)) if o]
-        return max((-(-amount * n // o) for o, n in pairs), default=amount)
-
-
 class Replay:
     """
     Recorded calls under ``after``; ``before`` is the configuration in force, which knows who held which key.
@@ -181,12 +163,19 @@ class Replay:
     """
 
     def __init__(
-        self, before: Settings, after: Settings, *, spent: Mapping[WindowKey, int] | None = None, since_us: int = 0
+        self,
+        before: Settings,
+        after: Settings,
+        *,
+        spent: Mapping[WindowKey, int] | None = None,
+        since_us: int = 0,
+        raises: Mapping[str, Sequence[Raise]] | None = None,
     ) -> None:
         self.outcome = WhatIf()
         self._before = before
         self._after = after
         self._since_us = since_us
+        self._raises = raises or {}
         self._lowers = after.when_short is WhenShort.LOWER
         self._rates: dict[str, Rate] = {}
         self._flights: dict[str, Flight] = {}
@@ -209,6 +198,9 @@ class Replay:
         ending = self._ending
         while ending and ending[0][0] <= at:
             self._end(heappop(ending))
+        if row.is_adjustment:
+            self._adjust(row)
+            return
         lane = self._lanes.get((row.tenant, row.key)) or self._lane(row.tenant, row.key)
         priced = lane.priced.get((row.model, row.provider, row.upstream_model)) or self._price(lane, row)
         judged = row.arrived_us >= self._since_us
@@ -226,6 +218,13 @@ class Replay:
         if judged:
             self._count(row, cost)
         self._enter(lane, row, [money for money, _ in windows], hold, cost)
+
+    def _adjust(self, row: Recorded) -> None:
+        """Of a key: of its tenant as well."""
+        day = row.budget_day or ""
+        for scope in (row.tenant, key_scope(row.tenant, row.key))[: 2 if row.key else 1]:
+            for window in (day, day[:7]):
+                self._money.setdefault((scope, window), Money()).spent += row.cost
 
     # --- asking ----------------------------------------------------------------------------------
 
@@ -258,7 +257,7 @@ class Replay:
 
     def _renew(self, lane: Lane, at_us: int) -> None:
         if lane.caller is not None:
-            limits = limits_of(lane.caller, at_us)
+            limits = limits_of(lane.caller, at_us, self._raises.get(lane.caller.tenant.id, ()))
             lane.until_us = limits.until_us
             lane.budgets = tuple(budget for budget in limits.budgets if budget.limit is not None)
 
@@ -329,7 +328,7 @@ class Replay:
         old, new = model_of(self._before, row), model_of(self._after, row)
         before, after = price_of(self._before, old, row), price_of(self._after, new, row)
         found = lane.priced[row.model, row.provider, row.upstream_model] = Priced(
-            _model_refusal(lane.caller, new, after, row), before or FREE, after or FREE
+            model_refusal(lane.caller, new, after, row), before or FREE, after or FREE
         )
         return found
 
@@ -352,39 +351,6 @@ def _short(windows: list[tuple[Money, BudgetLimit]], least: int) -> tuple[Reason
         if money.spent + money.held + least > most:
             reason = Reason.BUDGET_RESERVED if money.spent + least <= most else Reason.BUDGET_EXCEEDED
             return reason, f"{limit.scope} {limit.period}", f"{usd(most)} USD a {limit.period}"
-    return None
-
-
-def asked_name(row: Recorded) -> str:
-    """What the client asked for: under the catch-all the row knows it by where it ran."""
-    return row.upstream_model or row.model if row.model == CATCH_ALL else row.model
-
-
-def model_of(settings: Settings, row: Recorded) -> Model | None:
-    return settings.models.find(asked_name(row))
-
-
-def price_of(settings: Settings, model: Model | None, row: Recorded) -> Price | None:
-    """The price where the call ran; ran there no longer, where it would be tried first."""
-    if model is None or not model.targets:
-        return None
-    there = [t for t in model.targets if t.provider == row.provider and _name(t, row) == row.upstream_model]
-    target = (there or sorted(model.targets, key=lambda t: t.priority))[0]
-    known = settings.catalogue.get(asked_name(row)) if model.name == CATCH_ALL else None
-    return target.price or (known.price if known else None)
-
-
-def _name(target: Target, row: Recorded) -> str:
-    return asked_name(row) if target.model == CATCH_ALL else target.model
-
-
-def _model_refusal(caller: Caller | None, model: Model | None, price: Price | None, row: Recorded) -> Reason | None:
-    if model is None:
-        return Reason.MODEL_NOT_FOUND
-    if caller is not None and not caller.may_call(asked_name(row)):
-        return Reason.MODEL_NOT_ALLOWED
-    if caller is not None and caller.has_budget and price is None:
-        return Reason.MODEL_NOT_PRICED
     return None
 
 

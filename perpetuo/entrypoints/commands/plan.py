@@ -137,7 +137,8 @@ def _replayed(
     since_us, until_us = span
     calls = RecordedCalls(database, since_us - WARM_UP_US, until_us)
     total = runner.run(calls.count())
-    replay = Replay(before, after, spent=runner.run(calls.spent_before()), since_us=since_us)
+    spent, raises = runner.run(calls.spent_before()), runner.run(calls.raises())
+    replay = Replay(before, after, spent=spent, since_us=since_us, raises=raises)
     refused: dict[str, int] = {}
     for (tenant, reason), number in runner.run(calls.refused(since_us, until_us)).items():
         if reason in DECIDED:

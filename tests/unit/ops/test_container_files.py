@@ -46,7 +46,8 @@ def test_compose_works_on_a_fresh_checkout() -> None:
 
 def test_compose_starts_what_the_runbook_says() -> None:
     """Gateway on 3000, Redis on 6379, PostgreSQL on 5432, on loopback unless PERPETUO_BIND says otherwise."""
-    ports = {name: expanded(service["ports"][0]) for name, service in SERVICES.items() if "ports" in service}
+    usual = {name: service for name, service in SERVICES.items() if "profiles" not in service}
+    ports = {name: expanded(service["ports"][0]) for name, service in usual.items() if "ports" in service}
     assert ports == {
         "gateway": "127.0.0.1:3000:3000", "redis": "127.0.0.1:6379:6379", "postgres": "127.0.0.1:5432:5432",
     }  # fmt: skip
