@@ -8,7 +8,7 @@ Rule 3: sums go by ``budget_day`` alone, whatever the clocks said: they are mone
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,9 @@ from perpetuo.domain.model.money import Nano
 from perpetuo.domain.ports import Admission, ProviderCall, WindowSum
 
 CLOCKS_APART_MS = 3_600_000
-PLAIN_FILTERS = ("tenant_id", "key_name", "model", "provider", "status", "outcome", "request_id")
+PLAIN_FILTERS = ("tenant_id", "key_name", "model", "provider", "status", "outcome", "request_id", "tag")
+OF_OPERATORS: sa.ColumnElement[bool] = sa.literal_column("kind LIKE 'admin%'", sa.Boolean)
+"""Written out, not bound: only so does the planner see that ``ix_events_admin`` is about these rows."""
 ROW = tuple(events.c[name] for name in (*EVENT_FIELDS, "occurred_at"))
 
 
@@ -40,18 +42,36 @@ def by_request_id(tenant: str, request_id: str) -> sa.Select[Any]:
 
 
 def latest(where: EventFilter, before: str | None, limit: int) -> sa.Select[Any]:
+    conditions = _conditions(where)
+    if before is not None:
+        conditions.append(events.c.id < before)
+    return sa.select(*ROW).where(*conditions).order_by(events.c.id.desc()).limit(limit)
+
+
+def count(where: EventFilter) -> sa.Select[Any]:
+    return sa.select(sa.func.count().label("rows")).select_from(events).where(*_conditions(where))
+
+
+def _conditions(where: EventFilter) -> list[sa.ColumnElement[bool]]:
     wanted = attrs.asdict(where)
     conditions: list[sa.ColumnElement[bool]] = [
         events.c[name] == wanted[name] for name in PLAIN_FILTERS if wanted[name] is not None
     ]
-    if before is not None:
-        conditions.append(events.c.id < before)
+    match where.kind:
+        case None:
+            pass
+        case "call":
+            conditions.append(~OF_OPERATORS)
+        case "admin":
+            conditions.append(OF_OPERATORS)
+        case kind:
+            conditions.append(events.c.kind == kind)
     if where.since_us is not None:
         conditions += _since(where.since_us)
     if where.until_us is not None:
         until = floor_id(where.until_us // 1000 + CLOCKS_APART_MS)
         conditions += [events.c.id < until, events.c.occurred_at < moment(where.until_us)]
-    return sa.select(*ROW).where(*conditions).order_by(events.c.id.desc()).limit(limit)
+    return conditions
 
 
 def _since(us: int) -> list[sa.ColumnElement[bool]]:
@@ -79,10 +99,13 @@ def admission_from(row: sa.RowMapping) -> Admission:
     return Admission(row["tenant_id"], row["key_name"], micros(row["occurred_at"]))
 
 
-def refusal_minutes(since: datetime, tenant: str | None, limit: int) -> sa.Select[Any]:
+def refusal_minutes(
+    since: datetime, wanted: Mapping[str, str | None], request_id: str | None, limit: int
+) -> sa.Select[Any]:
     statement = sa.select(refusals).where(refusals.c.minute >= since)
-    if tenant is not None:
-        statement = statement.where(refusals.c.tenant_id == tenant)
+    statement = statement.where(*(refusals.c[name] == value for name, value in wanted.items() if value is not None))
+    if request_id is not None:
+        statement = statement.where(refusals.c.sample["request_id"].as_string() == request_id)
     return statement.order_by(refusals.c.minute.desc(), refusals.c.last_at.desc()).limit(limit)
 
 

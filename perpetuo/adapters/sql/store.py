@@ -74,10 +74,16 @@ class SqlEventStore:
     async def latest(self, where: EventFilter, *, before: str | None = None, limit: int = 50) -> Sequence[Event]:
         return [queries.event_from(row) for row in await self._read(queries.latest(where, before, limit))]
 
+    async def count(self, where: EventFilter) -> int:
+        rows = await self._read(queries.count(where))
+        return int(rows[0]["rows"]) if rows else 0
+
     async def refusals(
-        self, since_us: int, tenant: str | None = None, *, limit: int = 1_000
-    ) -> Sequence[RefusalMinute]:
-        rows = await self._read(queries.refusal_minutes(moment(since_us), tenant, limit))
+        self, since_us: int, tenant: str | None = None, *, reason: str | None = None, request_id: str | None = None,
+        limit: int = 1_000,
+    ) -> Sequence[RefusalMinute]:  # fmt: skip
+        wanted = {"tenant_id": tenant, "reason": reason}
+        rows = await self._read(queries.refusal_minutes(moment(since_us), wanted, request_id, limit))
         return [refusals.minute_from(row) for row in rows]
 
     async def spending(self, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:

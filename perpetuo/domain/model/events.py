@@ -112,5 +112,8 @@ class EventFilter:
     status: int | None = None
     outcome: str | None = None
     request_id: str | None = None
+    tag: str | None = None
+    kind: str | None = None
+    """``call``: all that was asked for with a tenant's key; ``admin``: all that operators did; else one kind."""
     since_us: int | None = None
     until_us: int | None = None

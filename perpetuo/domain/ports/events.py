@@ -84,10 +84,15 @@ class EventHistory(Protocol):
         """Newest first; ``before`` is the id of the last row of the page before."""
         ...
 
+    async def count(self, where: EventFilter) -> int:
+        """How many events there are of these."""
+        ...
+
     async def refusals(
-        self, since_us: int, tenant: str | None = None, *, limit: int = 1_000
-    ) -> Sequence[RefusalMinute]:
-        """Refusals by the minute, newest first."""
+        self, since_us: int, tenant: str | None = None, *, reason: str | None = None, request_id: str | None = None,
+        limit: int = 1_000,
+    ) -> Sequence[RefusalMinute]:  # fmt: skip
+        """Refusals by the minute, newest first. ``request_id``: those whose sample it is; others are not kept."""
         ...
 
     async def spending(self, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:

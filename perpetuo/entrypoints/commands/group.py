@@ -19,6 +19,9 @@ GROUPS = {
         "migrate": "perpetuo.entrypoints.commands.migrate:migrate",
         "healthcheck": "perpetuo.entrypoints.commands.healthcheck:healthcheck",
     },
+    "Look at a running gateway": {
+        "events": "perpetuo.entrypoints.commands.events:events",
+    },
     "When something is wrong": {
         "doctor": "perpetuo.entrypoints.commands.doctor:doctor",
     },

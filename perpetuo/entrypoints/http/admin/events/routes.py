@@ -3,9 +3,17 @@
 from litestar import Response, get
 
 from perpetuo.domain.model.errors import Reason, Refusal
+from perpetuo.entrypoints.http.admin.asked import text
 from perpetuo.entrypoints.http.admin.door import AnyRequest
-from perpetuo.entrypoints.http.admin.events import look
-from perpetuo.entrypoints.http.admin.events.asked import FILTERS, event_filter, lenient_filter
+from perpetuo.entrypoints.http.admin.events import exporting, look
+from perpetuo.entrypoints.http.admin.events.asked import (
+    FILTERS,
+    KINDS,
+    OUTCOMES,
+    event_filter,
+    lenient_filter,
+    rows_asked,
+)
 from perpetuo.entrypoints.http.admin.facts import Facts
 from perpetuo.entrypoints.http.admin.shown import message_page, now_of, operator_page
 from perpetuo.entrypoints.http.admin.signing import TheOperator
@@ -16,10 +24,13 @@ from perpetuo.entrypoints.http.wired import Container
 
 @get("/events")
 async def events(request: AnyRequest, operator: TheOperator, container: Container) -> Response[str]:
-    where, before = lenient_filter(request.query_params)
-    chosen = {name: getattr(where, name) for name in (*FILTERS, "status") if getattr(where, name) is not None}
-    seen = await look.events_page(container, where, before)
-    return operator_page("events", operator, seen=seen, chosen=chosen, first=before is None, as_of=now_of(container))
+    wanted = lenient_filter(request.query_params, container.system.now_us())
+    seen = await look.events_page(container, wanted)
+    return operator_page(
+        "events", operator, seen=seen, chosen=wanted.chosen, fields=dict.fromkeys(FILTERS, "") | wanted.chosen,
+        strange=wanted.not_understood, first=wanted.before is None, outcomes=OUTCOMES, kinds=KINDS,
+        as_of=now_of(container),
+    )  # fmt: skip
 
 
 @get("/events/{event_id:str}")
@@ -32,8 +43,8 @@ async def event(event_id: str, operator: TheOperator, container: Container) -> R
 
 @get("/events")
 async def events_facts(request: AnyRequest, operator: TheOperator, container: Container) -> Facts:
-    where, before = event_filter(request.query_params)
-    return await look.events_page(container, where, before)
+    wanted = event_filter(request.query_params, container.system.now_us())
+    return await look.events_page(container, wanted, rows_asked(request.query_params, look.PER_PAGE))
 
 
 @get("/events/{event_id:str}")
@@ -44,5 +55,13 @@ async def event_facts(event_id: str, operator: TheOperator, container: Container
     return found
 
 
-PAGES = (events, event)
-API = (events_facts, event_facts)
+@get("/events/export")
+async def export(request: AnyRequest, operator: TheOperator, container: Container) -> exporting.Export:
+    """The same for the page's links and for scripts; a filter that can't be meant is 400 for both: it makes a file."""
+    query = request.query_params
+    wanted = event_filter(query, container.system.now_us())
+    return await exporting.begin(container, wanted.where, text(query, "format") or "csv")
+
+
+PAGES = (events, event, export)
+API = (events_facts, event_facts, export)

@@ -2,6 +2,7 @@
 
 from litestar import Response, get
 
+from perpetuo.domain.model.errors import Reason
 from perpetuo.entrypoints.http.admin import asked
 from perpetuo.entrypoints.http.admin.door import AnyRequest
 from perpetuo.entrypoints.http.admin.facts import Facts
@@ -10,16 +11,36 @@ from perpetuo.entrypoints.http.admin.shown import now_of, operator_page
 from perpetuo.entrypoints.http.admin.signing import TheOperator
 from perpetuo.entrypoints.http.wired import Container
 
+REASONS = tuple(reason.value for reason in Reason)
+
 
 @get("/refusals")
-async def refusals(operator: TheOperator, container: Container) -> Response[str]:
-    seen = await look.refusals(container, look.HOUR_US)
-    return operator_page("refusals", operator, seen=seen, as_of=now_of(container))
+async def refusals(request: AnyRequest, operator: TheOperator, container: Container) -> Response[str]:
+    query, now_us = request.query_params, container.system.now_us()
+    chosen = {name: given for name in look.FILTERS if (given := query.get(name, "").strip()[: look.MOST_TEXT])}
+    strange: tuple[str, ...] = ()
+    try:
+        found = look.wanted(chosen, now_us)
+    except ValueError as error:
+        strange = (f"Since {error}.",)
+        found = look.wanted({**chosen, "since": None}, now_us)
+    seen = await look.search(container, found)
+    return operator_page(
+        "refusals", operator, seen=seen, chosen=chosen, fields=dict.fromkeys(look.FILTERS, "") | chosen,
+        strange=strange, reasons=REASONS, as_of=now_of(container),
+    )  # fmt: skip
 
 
 @get("/refusals")
 async def refusals_facts(request: AnyRequest, operator: TheOperator, container: Container) -> Facts:
-    return await look.refusals(container, look.HOUR_US, asked.text(request.query_params, "tenant_id"))
+    given = {name: asked.text(request.query_params, name) for name in look.FILTERS}
+    if given["reason"] is not None and given["reason"] not in REASONS:
+        raise asked.wrong("reason", f"must be one of {', '.join(REASONS)}")
+    try:
+        found = look.wanted(given, container.system.now_us())
+    except ValueError as error:
+        raise asked.wrong("since", str(error)) from error
+    return await look.search(container, found)
 
 
 PAGES = (refusals,)

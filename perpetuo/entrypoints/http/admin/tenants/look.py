@@ -12,6 +12,7 @@ from perpetuo.domain.gateway.operate import tenant_standing
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.events import Event, EventFilter
 from perpetuo.domain.model.tenants import Tenant
+from perpetuo.entrypoints.http.admin.events.asked import Asked
 from perpetuo.entrypoints.http.admin.events.look import PER_PAGE, events_page
 from perpetuo.entrypoints.http.admin.facts import Facts, listed
 from perpetuo.entrypoints.http.admin.refusals.look import HOUR_US, refusals
@@ -64,7 +65,7 @@ async def one_tenant(container: Container, name: str) -> Facts:
         raise RefusedError(Refusal(Reason.NOT_FOUND, f"The configuration in force has no tenant {name}."))
     shown, events, refused = await asyncio.gather(
         tenants(container, [known]),
-        events_page(container, EventFilter(tenant_id=name), None),
+        events_page(container, Asked(EventFilter(tenant_id=name), None, {})),
         refusals(container, HOUR_US, name),
     )
     return {**shown["items"][0], "unavailable": shown["unavailable"], "events": events, "refusals": refused}
