@@ -47,7 +47,8 @@ def upgrade() -> None:
     op.create_index("ix_rollup_spans_minute", "rollup_spans", ["minute"])
     op.create_table(
         "rollups_due",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False, autoincrement=True),
+        # an identity needs no right on its sequence: who may write the tables may write this one too
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), sa.Identity(), nullable=False),
         sa.Column("minute", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_rollups_due"),
     )

@@ -120,7 +120,7 @@ def _url(context: Any, environment_url: str | None) -> str:
 
 def _script(context: Any, url: str) -> None:
     dialect = Database(url).engine.dialect.name
-    context.configure(dialect_name=dialect, literal_binds=True, **_options())
+    context.configure(dialect_name=dialect, literal_binds=True, **_options(dialect))
     with context.begin_transaction():
         context.run_migrations()
 
@@ -146,13 +146,14 @@ async def _lock(connection: AsyncConnection) -> None:
 
 
 def _apply(connection: sa.Connection, context: Any) -> None:
-    context.configure(connection=connection, **_options())
+    context.configure(connection=connection, **_options(connection.dialect.name))
     with context.begin_transaction():
         context.run_migrations()
 
 
-def _options() -> dict[str, Any]:
-    return {"target_metadata": metadata, "include_name": ours, "compare_type": True, "compare_server_default": True}
+def _options(dialect: str) -> dict[str, Any]:
+    compared = {"compare_type": True, "compare_server_default": dialect != "sqlite"}  # where no identity is seen
+    return {"target_metadata": metadata, "include_name": ours, **compared}
 
 
 def ours(name: str | None, kind: str, _parents: Any) -> bool:

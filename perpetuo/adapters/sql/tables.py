@@ -170,7 +170,7 @@ sa.Index("ix_rollup_spans_minute", rollup_spans.c.minute)
 rollups_due = sa.Table(
     "rollups_due",
     metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), sa.Identity(), primary_key=True),
     sa.Column("minute", sa.BigInteger, nullable=False),
 )
 sa.Index("ix_rollups_due_minute", rollups_due.c.minute)

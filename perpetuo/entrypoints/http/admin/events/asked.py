@@ -118,7 +118,7 @@ def lenient_filter(query: Mapping[str, str], now_us: int) -> Asked:
         except ValueError as error:
             strange.append(f"{name.removesuffix('_id').replace('_', ' ').capitalize()} {error}.")
     try:
-        before = _cursor(query.get("before"))
+        before = _cursor(query.get("before") or None)
     except ValueError:
         before = None
     return Asked(EventFilter(**values), before, chosen, tuple(strange))
@@ -135,4 +135,4 @@ def rows_asked(query: Query, default: int) -> int:
 
 
 def _cursor(given: str | None) -> str | None:
-    return str(uuid.UUID(given)) if given else None
+    return None if given is None else str(uuid.UUID(given))
