@@ -8,6 +8,8 @@ from tests.browser.site import Site
 
 PAGES = {
     "overview": "/admin",
+    "overview-week": "/admin?span=7d",
+    "system": "/admin/system",
     "events": "/admin/events",
     "refusals": "/admin/refusals",
     "providers": "/admin/providers",

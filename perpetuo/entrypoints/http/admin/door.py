@@ -36,6 +36,8 @@ class Operator:
 
     key: AdminKey
     session: Session | None = None
+    rejected: tuple[str, ...] = ()
+    """What is wrong with the configuration file; the one before it is in force."""
 
     @property
     def may_act(self) -> bool:
@@ -60,6 +62,10 @@ class Door:
     @property
     def now_s(self) -> int:
         return self._container.system.now_us() // SECOND_US
+
+    def rejected(self) -> tuple[str, ...]:
+        """For the banner on every page."""
+        return self._container.config.problems
 
     def keys(self) -> list[AdminKey]:
         return keys_of(self._container.environment, self._container.settings)

@@ -56,11 +56,11 @@ async def provide_operator(request: AnyRequest, door: TheDoor) -> Operator:
     if isinstance(key, WrongKey):
         raise RefusedError(wrong_key(key))
     if key is not None:
-        return Operator(key)
+        return Operator(key, rejected=door.rejected())
     session = door.session(request)
     if isinstance(session, SignedOut):
         raise SignedOutError(session)
-    return Operator(session.key, session)
+    return Operator(session.key, session, door.rejected())
 
 
 async def provide_bearer(request: AnyRequest, door: TheDoor) -> Operator:

@@ -15,6 +15,7 @@ from perpetuo.domain.model.events import Event, EventFilter, Outcome
 from perpetuo.entrypoints.http.account import iso
 from perpetuo.entrypoints.http.admin.events.look import PER_PAGE, brief_events
 from perpetuo.entrypoints.http.admin.facts import Facts, span
+from perpetuo.entrypoints.http.admin.overview.activity import Span, activity
 from perpetuo.entrypoints.http.admin.providers.look import providers
 from perpetuo.entrypoints.http.admin.refusals.look import MINUTE_US, refusals
 from perpetuo.entrypoints.http.admin.stores import Away, asked
@@ -30,15 +31,17 @@ OURS = STORES | {Reason.NO_HEALTHY_UPSTREAM.value}
 """Refusals that are not the caller's doing: somebody should look."""
 
 
-async def overview(container: Container) -> Facts:
+async def overview(container: Container, span: Span) -> Facts:
     now_us = container.system.now_us()
-    latest, refused, state = await asyncio.gather(
+    latest, refused, state, went_on = await asyncio.gather(
         asked(container.store.latest(EventFilter(), limit=PER_PAGE)),
         refusals(container, LATELY_US),
         system(container),
+        activity(container, span),
     )
     page: Facts = {
         "as_of": iso(now_us),
+        "activity": went_on,
         "system": state,
         "providers": providers(container),
         "tenants": await lately_active(container, latest, refused),

@@ -9,12 +9,17 @@ function busy() {
 
 async function refresh() {
   if (busy()) return;
-  const answer = await fetch("/admin", { headers: { accept: "text/html" }, redirect: "error" });
+  const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+  if (answer.redirected) {  // the session has ended
+    location.href = answer.url;
+    return;
+  }
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (busy()) return;
   document.getElementById("main").replaceChildren(...page.getElementById("main").childNodes);
   document.title = page.title;
+  document.dispatchEvent(new Event("refreshed"));
 }
 
 setInterval(() => refresh().catch(() => {}), EVERY);

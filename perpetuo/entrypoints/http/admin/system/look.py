@@ -1,7 +1,9 @@
 """How is this worker, and what does it stand on?"""
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import TypeVar
 
 from perpetuo import __version__
 from perpetuo.adapters.telemetry.cells import read_all
@@ -12,12 +14,15 @@ from perpetuo.entrypoints.http.account import iso
 from perpetuo.entrypoints.http.admin.facts import Facts
 from perpetuo.entrypoints.http.admin.stores import Away, asked
 
+T = TypeVar("T")
 STORE_NAMES = {"redis": "Redis", "postgres": "PostgreSQL", "sqlite": "SQLite", "memory": "Ledger in this process"}
 
 
 async def system(container: Container) -> Facts:
     """This worker, its neighbours, the stores, the configuration."""
-    backlog, ping = await asyncio.gather(asked(container.stores.stream.backlog()), asked(container.store.ping()))
+    (backlog, stream_ms), (ping, sql_ms) = await asyncio.gather(
+        _timed(container, container.stores.stream.backlog()), _timed(container, container.store.ping())
+    )
     problems, settings, environment = container.problems(), container.settings, container.environment
     running, in_flight = await asyncio.to_thread(_alive, environment.run_dir, container.system.monotonic())
     return {
@@ -25,8 +30,16 @@ async def system(container: Container) -> Facts:
         "stage": container.stage,
         "problems": problems,
         "stores": [
-            {"name": STORE_NAMES[name], "answers": not isinstance(answer, Away), "problem": problems.get(name)}
-            for name, answer in ((container.stores.name, backlog), (container.database_name, ping))
+            {
+                "name": STORE_NAMES[name],
+                "answers": not isinstance(answer, Away),
+                "answered_in_ms": None if isinstance(answer, Away) else ms,
+                "problem": problems.get(name),
+            }
+            for name, answer, ms in (
+                (container.stores.name, backlog, stream_ms),
+                (container.database_name, ping, sql_ms),
+            )
         ],
         "workers": {"running": running, "configured": environment.workers},
         "in_flight": in_flight if in_flight is not None else len(container.gateway.in_flight),
@@ -40,6 +53,12 @@ async def system(container: Container) -> Facts:
             "providers": len(settings.providers),
         },
     }
+
+
+async def _timed(container: Container, step: Awaitable[T]) -> tuple[T | Away, float]:
+    before = container.system.monotonic()
+    answer = await asked(step)
+    return answer, round((container.system.monotonic() - before) * 1_000, 1)
 
 
 def _alive(run_dir: Path | None, now: float) -> tuple[int | None, int | None]:
