@@ -30,7 +30,7 @@ from perpetuo.adapters.redis.raises import RedisRaises
 from perpetuo.adapters.redis.refusals import RedisRecentRefusals
 from perpetuo.adapters.sql.database import Database
 from perpetuo.adapters.sql.store import SqlEventStore
-from perpetuo.adapters.system import RealSystem, open_files, resident_bytes
+from perpetuo.adapters.system import RealSystem, giving_way, open_files, resident_bytes
 from perpetuo.adapters.telemetry.cells import Cells
 from perpetuo.adapters.telemetry.journal import TelemetryJournal
 from perpetuo.adapters.telemetry.logs import Log, open_log
@@ -223,8 +223,9 @@ class Container:
 
     def _made_aside(self, sources: Sources) -> tuple[Settings, bool]:
         """What the files say, and whether that is new: to compare 10,000 tenants would stop calls for 30 ms."""
-        settings = settings_of(self.environment, sources)
-        return settings, settings != self.settings
+        with giving_way():
+            settings = settings_of(self.environment, sources)
+            return settings, settings != self.settings
 
     def _reject(self, error: ConfigError) -> None:
         self.config.problems = tuple(str(problem) for problem in error.problems)

@@ -3,8 +3,13 @@
 import asyncio
 import os
 import random
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+GIVES_WAY_SECONDS = 0.0002
 
 
 class RealSystem:
@@ -37,6 +42,23 @@ def open_files() -> int | None:
         return sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1
     except OSError:
         return None
+
+
+@contextmanager
+def giving_way() -> Iterator[None]:
+    """
+    For long work in a thread beside the calls: it lets go of the interpreter 25 times as often as usual.
+
+    Each turn of the loop may wait for that, and a call has a dozen of them. In an imitation, while 10,000 tenants were
+    read, twice as many rounds of a dozen turns went through (170, 122, 108 became 315, 257, 261); the longest round and
+    the time of the reading stayed within the noise.
+    """
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(GIVES_WAY_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def uuid7(ms: int, rand: int) -> str:

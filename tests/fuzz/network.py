@@ -25,6 +25,8 @@ class Turn:
     said: bytearray = attrs.field(factory=bytearray)
     closed: bool = False
     """The server closed properly."""
+    heard: float = 0.0
+    """When the last of it arrived."""
 
 
 class Line(asyncio.Transport):
@@ -105,6 +107,8 @@ class Line(asyncio.Transport):
     def _flow(self) -> None:
         while self._waiting and self._reading and not self._over:
             data = self._waiting.pop(0)
+            if self.turns:
+                self.turns[-1].heard = self._loop.time()
             if data:
                 if self.turns:
                     self.turns[-1].said += data

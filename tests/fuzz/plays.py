@@ -48,5 +48,9 @@ PLAYS = {
     # What broke a promise once.
     "the body of a 1xx": b"HTTP/1.1 150 X\r\ncontent-length: 5\r\n\r\nhello" + OK,
     "reset as the next in line takes it": NEXT + NEXT + NEXT + b"\xffc\x00" + OK + b"\xffx" + NO,
+    "a goodbye in the instant of the deadline": (
+        b"\xffn\x0cHTTP/1.1 200 \x00\x00\x00\r\n\r\n2\r\na\n\xffb\x0c\xff~S\r\nab\xffb\x0c\xffb\x11\xfff\t\r\n\n"
+        b"\xffb\x0c\xfft\x03b\xff`b\x0cHTTP/1.1 200 OK\r\nconxent-lengt\xfft\x03b\xfff\x05\xffe\xffc\x1a"
+    ),
     "a coding in the trailer": CHUNKED + b"2\r\nab\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n" + NEXT + OK,
 }  # fmt: skip

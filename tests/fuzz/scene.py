@@ -220,7 +220,7 @@ class Scene:
             for turn in line.turns:
                 reading = read(self.calls[turn.call].manner.method, bytes(turn.said), turn.closed)
                 _agree(self.calls[turn.call], reading)
-                _in_time(self.calls[turn.call], reading)
+                _in_time(self.calls[turn.call], reading, turn.heard)
                 assert reading.clean or reading.silent or turn is line.turns[-1], (
                     f"used again after {bytes(turn.said)!r}"
                 )
@@ -252,9 +252,10 @@ def _agree(call: Call, reading: Reading) -> None:
         assert call.body == reading.body, f"another body: {reading}"
 
 
-def _in_time(call: Call, reading: Reading) -> None:
-    """Nobody goes on waiting for what has come, or loses it again."""
-    lost = call.failure is not None and call.failure.fault in (Fault.TIMEOUT, Fault.RESET)
+def _in_time(call: Call, reading: Reading, heard: float) -> None:
+    """Nobody goes on waiting for what has come, or loses it again. What comes in the instant of a deadline is late."""
+    fault = call.failure.fault if call.failure is not None else None
+    lost = fault is Fault.RESET or (fault is Fault.TIMEOUT and heard < call.ended)
     assert not (lost and reading.complete), f"{call.failure}, though it was all there: {reading}"
 
 
