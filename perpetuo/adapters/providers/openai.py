@@ -76,8 +76,10 @@ class OpenAIProvider:
 
     def _request(self, out: Outbound) -> UpstreamRequest:
         further: Headers = ()
-        if out.traceparent is not None and _SANE.fullmatch(out.traceparent):
+        if out.traceparent is not None:
             further = ((b"traceparent", out.traceparent.encode()),)
+            if out.tracestate is not None:
+                further = (*further, (b"tracestate", out.tracestate.encode()))
         if self._loopback:
             further = (*further, (b"x-perpetuo-call", out.call.encode()))
         usual = self._headers_of_streams if out.ask.stream else self._headers

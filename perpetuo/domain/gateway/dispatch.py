@@ -280,7 +280,7 @@ class Dispatcher:
         return True
 
     def _outbound(self, call: Call, target: Target) -> Outbound:
-        ask = call.prepared.request.ask
+        ask, trace = call.prepared.request.ask, call.prepared.request.trace
         field = None
         if call.limit is not None:
             field = target.max_tokens_field or (
@@ -293,7 +293,8 @@ class Dispatcher:
             limit_field=field,
             limit=call.sent_limit,
             deadline=min(call.deadline, self._system.monotonic() + target.timeouts.total),
-            traceparent=call.prepared.request.traceparent,
+            traceparent=None if trace is None else trace.child(call.id, len(call.attempts) + 1),
+            tracestate=None if trace is None else trace.state,
         )
 
     async def _pause(self, call: Call, seconds: float) -> bool:

@@ -148,7 +148,7 @@ def candidates_of(call: Call) -> tuple[Target, ...]:
 def decision_of(call: Call, now: float) -> dict[str, Any]:
     """Why the call went where it went: the trace shown by ``/admin`` and kept in ``events.decision``."""
     request = call.prepared.request
-    return {
+    decision = {
         "candidates": [f"{t.provider}/{t.model}" for t in candidates_of(call)],
         "skipped": call.skipped,
         "rates": [{"scope": r.scope, "limit": r.limit, "remaining": r.remaining} for r in call.admitted.rates],
@@ -172,3 +172,6 @@ def decision_of(call: Call, now: float) -> dict[str, Any]:
         "upstream_ms": ms(call.upstream_seconds),
         "after_ms": ms(max(0.0, now - call.admitted_at - call.upstream_seconds)),
     }
+    if request.trace is not None:
+        decision["trace"] = {"parent": request.trace.parent, "flags": request.trace.flags}
+    return decision

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from perpetuo.domain.model.records import record
+from perpetuo.domain.model.trace import Trace
 
 
 class Kind(StrEnum):
@@ -68,8 +69,7 @@ class CallRequest:
     """The same instant on the monotonic clock, in seconds."""
     client_ip: str | None = None
     tag: str | None = None
-    trace_id: str | None = None
-    traceparent: str | None = None
+    trace: Trace | None = None
     timeout: float | None = None
     """The client's own limit in seconds; can only lower the total timeout."""
     idempotency_key: str | None = None
@@ -79,3 +79,7 @@ class CallRequest:
     """``Prefer: wait=N`` in seconds."""
     call_id: str | None = None
     """``request_id`` where the gateway made it: then it names the call too, which can be asked for while it runs."""
+
+    @property
+    def trace_id(self) -> str | None:
+        return None if self.trace is None else self.trace.id

@@ -93,6 +93,8 @@ class Outbound:
     deadline: float
     """Monotonic seconds at which the whole call must be over."""
     traceparent: str | None = None
+    """For this attempt alone: its span is a child of the call's."""
+    tracestate: str | None = None
 
 
 @record

@@ -17,21 +17,24 @@ import attrs
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.records import record
 from perpetuo.domain.model.settings import ClientIp, ServerSettings
+from perpetuo.domain.model.trace import Trace
 from perpetuo.entrypoints.http.patience import Wait
+from perpetuo.entrypoints.http.traces import trace_of
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 VISIBLE = re.compile(r"[\x21-\x7e]{1,255}\Z")
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]+|\[[A-Fa-f0-9:.]+\])(?::(\d{0,5}))?\Z")
 MOST_PORT = 65_535
 MAX_WAIT = 60.0
 
 _SINGLE = frozenset(
     {
-        b"host", b"content-length", b"content-encoding", b"x-request-id", b"traceparent",
+        b"host", b"content-length", b"content-encoding", b"x-request-id", b"traceparent", b"tracestate",
         b"x-request-timeout-ms", b"x-perpetuo-tag", b"prefer", b"x-forwarded-for",
     }
 )  # fmt: skip
+_TRACING = frozenset({b"traceparent", b"tracestate"})
+"""Sent twice: one list, which `tracestate` can be and a valid `traceparent` can't."""
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _IDEMPOTENCY = frozenset({b"x-idempotency-key", b"idempotency-key"})
 
@@ -65,7 +68,8 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
                 head.lengths += 1
             else:
                 head.options = True
-            head.fields[name] = value
+            twice = name in _TRACING and name in head.fields
+            head.fields[name] = head.fields[name] + b"," + value if twice else value
         elif name in _CREDENTIALS:
             head.credentials.append(_bare(name, value))
         elif name in _IDEMPOTENCY:
@@ -170,8 +174,7 @@ class Options:
     tag: str | None = None
     timeout: float | None = None
     wait: float | None = None
-    traceparent: str | None = None
-    trace_id: str | None = None
+    trace: Trace | None = None
 
 
 NOTHING_SAID = Options()
@@ -186,8 +189,8 @@ def options_of(head: Head) -> Options | Refusal:
         return timeout
     if isinstance(tag, Refusal):
         return tag
-    traceparent, trace_id = trace_of(head)
-    return Options(head.text(b"x-request-id"), tag, timeout, wait_of(head), traceparent, trace_id)
+    trace = trace_of(head.text(b"traceparent"), head.text(b"tracestate"))
+    return Options(head.text(b"x-request-id"), tag, timeout, wait_of(head), trace)
 
 
 def timeout_of(head: Head) -> float | None | Refusal:
@@ -217,13 +220,6 @@ def wait_of(head: Head) -> float | None:
     """``Prefer: wait=N`` in seconds, at most 60; other preferences are ignored, as HTTP asks."""
     match = re.search(r"(?:^|[,;\s])wait=(\d{1,4})", head.text(b"prefer") or "")
     return None if match is None else min(MAX_WAIT, float(match.group(1)))
-
-
-def trace_of(head: Head) -> tuple[str | None, str | None]:
-    """``traceparent`` as sent and its trace id; a malformed one is ignored (W3C Trace Context 1)."""
-    text = head.text(b"traceparent")
-    match = TRACEPARENT.match(text) if text else None
-    return (text, match.group(1)) if match else (None, None)
 
 
 def client_address(scope: Mapping[str, Any], head: Head, server: ServerSettings) -> str | None:

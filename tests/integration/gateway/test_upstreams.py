@@ -1,6 +1,7 @@
 """Providers that fail, end to end: a mock of real ones, and an upstream of raw bytes (C5-C9, S1, S4, S8)."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -427,6 +428,28 @@ def test_s1_headers_go_by_allow_lists_both_ways(gateway: LiveGateway, stage: Sta
     assert answer.headers["openai-processing-ms"] == "12"
     assert answer.headers["x-ratelimit-limit-requests"] == "100000"
     assert not {"set-cookie", "x-secret", "openai-organization"} & set(answer.headers)
+
+
+def test_a_trace_goes_on_to_the_provider_as_a_child(
+    gateway: LiveGateway, stage: Stage, evil: Evil, database_here: str
+) -> None:
+    """The caller's trace id and flags with a span id of ours, and its tracestate; the row has the trace id."""
+    stage.script = saying(whole(GOOD))
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    headers = {"traceparent": f"00-{trace}-{span}-00", "tracestate": "vendor=1", "x-request-id": "traced"}
+    assert gateway.chat(model="evil", headers=headers, max_tokens=5).status_code == 200
+    sent = evil.requests[-1].lower()
+    child = re.search(rb"\r\ntraceparent: 00-([0-9a-f]{32})-([0-9a-f]{16})-00\r\n", sent)
+    assert child is not None
+    assert child[1] == trace.encode()
+    assert child[2] != span.encode()
+    assert b"\r\ntracestate: vendor=1\r\n" in sent
+    assert eventually(lambda: rows(database_here, "select trace_id from events where request_id = 'traced'")) == [
+        (trace,)
+    ]
+    headers = {"traceparent": f"00-{'0' * 32}-{span}-01", "tracestate": "vendor=1"}
+    assert gateway.chat(model="evil", headers=headers, max_tokens=5).status_code == 200
+    assert b"\r\ntrace" not in evil.requests[-1].lower()
 
 
 def test_s8_a_redirect_is_not_followed(gateway: LiveGateway, stage: Stage, evil: Evil) -> None:

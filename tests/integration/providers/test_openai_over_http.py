@@ -253,7 +253,7 @@ async def test_s1_nothing_of_ours_but_the_allowed_goes_out() -> None:
         lines = head.split(b"\r\n")
         assert lines[0] == b"POST /v1/chat/completions HTTP/1.1"
         assert {line.partition(b":")[0].lower() for line in lines[1:]} == {
-            b"host", b"content-type", b"user-agent", b"authorization", b"accept", b"traceparent",
+            b"host", b"content-type", b"user-agent", b"authorization", b"accept", b"traceparent", b"tracestate",
             b"x-perpetuo-call", b"accept-encoding", b"content-length",
         }  # fmt: skip
         assert json.loads(body)["model"] == "gpt-4o"

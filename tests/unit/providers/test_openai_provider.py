@@ -84,7 +84,7 @@ async def test_s1_only_these_headers_go_out() -> None:
     await send(script)
     assert script.request is not None
     sent = dict((*script.request.headers, *script.request.further))
-    assert set(sent) == {b"content-type", b"user-agent", b"authorization", b"accept", b"traceparent"}
+    assert set(sent) == {b"content-type", b"user-agent", b"authorization", b"accept", b"traceparent", b"tracestate"}
     assert sent[b"authorization"] == b"Bearer sk-provider"
     await send(script := Script(200, JSON, [reply()]), spec=attrs.evolve(SPEC, loopback=True, api_key=None))
     assert script.request is not None
