@@ -68,7 +68,13 @@ def outbound(
     ask = parse_chat(body) if kind is Kind.CHAT else parse_embeddings(body)
     target = Target("p", model, timeouts=timeouts or Timeouts())
     return Outbound(
-        ask, target, "0193-call", None, None, deadline, traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        ask,
+        target,
+        "0193-call",
+        None,
+        None,
+        deadline,
+        traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
         tracestate="vendor=1",
     )
 
