@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,7 +166,8 @@ class Server:
 
     def _signal_all(self, how: signal.Signals) -> None:
         for pid in self.pids():
-            os.kill(pid, how)
+            with suppress(ProcessLookupError):  # a child may have ended since
+                os.kill(pid, how)
 
 
 def _children(pid: int) -> list[int]:
