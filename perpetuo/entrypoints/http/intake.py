@@ -68,8 +68,10 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
                 head.lengths += 1
             else:
                 head.options = True
-            twice = name in _TRACING and name in head.fields
-            head.fields[name] = head.fields[name] + b"," + value if twice else value
+                if name in _TRACING and name in head.fields:
+                    head.fields[name] += b"," + value
+                    continue
+            head.fields[name] = value
         elif name in _CREDENTIALS:
             head.credentials.append(_bare(name, value))
         elif name in _IDEMPOTENCY:
