@@ -7,6 +7,7 @@ Rule 3: what windows had spent before is the sum of the rows before, by the day 
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from perpetuo.domain.model.recorded import Recorded
 from perpetuo.domain.policy import raises as raising
 from perpetuo.domain.policy.whatif import WindowKey
 from perpetuo.domain.policy.windows import key_scope
+from perpetuo.domain.ports import WindowSum
 
 PAGE = 10_000
 KIND = "admin"
@@ -74,16 +76,13 @@ class RecordedCalls:
 
     async def spent_before(self) -> dict[WindowKey, int]:
         """What tenants and keys had spent before, in windows that may be open still."""
-        month = moment(self._since_us - 86_400_000_000).strftime("%Y-%m-01")
-        columns = (events.c.tenant_id, events.c.key_name, events.c.budget_day)
-        cost = sa.func.sum(events.c.cost_nano_usd).label("cost")
-        where = (events.c.budget_day >= month, events.c.occurred_at < moment(self._since_us))
-        spent: dict[WindowKey, int] = {}
-        for row in await self._read(sa.select(*columns, cost).where(*where).group_by(*columns)):
-            for scope in (row["tenant_id"], key_scope(row["tenant_id"], row["key_name"])):
-                for window in (row["budget_day"], row["budget_day"][:7]):
-                    spent[scope, window] = spent.get((scope, window), 0) + int(row["cost"])
-        return spent
+        since = moment(self._since_us)
+        months = sorted({f"{since + timedelta(days=apart):%Y-%m}" for apart in (-1, 0, 1)})
+        costs = await self._read(queries.daily_costs(None, (), months).where(events.c.occurred_at < since))
+        sums = queries.windows(costs, sorted({row["budget_day"] for row in costs}), months)
+        return {
+            (key_scope(one.tenant, one.key_name) if one.key_name else one.tenant, one.window): one.spent for one in sums
+        }
 
     async def refused(self, since_us: int, until_us: int) -> dict[tuple[str, str], int]:
         """How many calls were refused, by tenant and reason."""
@@ -98,6 +97,10 @@ class RecordedCalls:
         async with self._database.transaction(READING) as connection:
             rows: Sequence[sa.RowMapping] = (await connection.execute(statement)).mappings().all()
         return rows
+
+
+def _scope(one: WindowSum) -> str:
+    return key_scope(one.tenant, one.key_name) if one.key_name else one.tenant
 
 
 def _recorded(row: sa.RowMapping) -> Recorded:
