@@ -116,10 +116,12 @@ async def adjust_budget(
     A key's adjustment is the tenant's too, as its calls are.
     """
     now_us = system.now_us()
-    windows = _windows_of(whose, now_us, day)
     refused = _wrong_id(asked.id, now_us) or _wrong_adjustment(amount)
-    if refused is not None or isinstance(windows, Refusal):
-        return refused or windows  # type: ignore[return-value]
+    if refused is not None:
+        return refused
+    windows = _windows_of(whose, now_us, day)
+    if isinstance(windows, Refusal):
+        return windows
     decision = {
         "action": ADJUSTED, "scope": whose.scope, "amount_nano_usd": amount, "actor": asked.actor.name,
         "reason": asked.reason,
