@@ -281,7 +281,8 @@ async def build(environment: Environment) -> Container:
     system = RealSystem()
     sources = read_sources(environment.config_path, Variables())
     settings = settings_of(environment, sources)
-    cells = Cells.claim(environment.run_dir / "metrics") if environment.run_dir is not None else Cells.in_process()
+    directory = environment.run_dir / "metrics" if environment.run_dir is not None else None
+    cells = Cells.claim(directory) if directory is not None else Cells.in_process()
     metrics = Metrics(cells, Labels.of(settings.tenants, settings.models.by_name, settings.providers))
     pending = Refusals()
     log = open_log(environment.log_level, environment.log_format, worker=environment.worker)
@@ -300,22 +301,11 @@ async def build(environment: Environment) -> Container:
         raised=stores.raises.of,
     )
     stores.raises.on_change = gateway.admission.forget_limits
-    directory = environment.run_dir / "metrics" if environment.run_dir is not None else None
     page = MetricsPage(cells, directory, lambda: standing(stores, gateway), system.monotonic)
     return Container(
-        environment,
-        system,
-        log,
-        journal,
-        page,
-        stores,
-        store,
-        providers,
-        gateway,
-        pending,
-        ConfigState(system.now_us(), sources.seen),
-        Once(environment.run_dir),
-    )
+        environment, system, log, journal, page, stores, store, providers, gateway, pending,
+        ConfigState(system.now_us(), sources.seen), Once(environment.run_dir),
+    )  # fmt: skip
 
 
 async def open_stores(
