@@ -10,6 +10,7 @@ Rule 4: values stay the client's bytes.
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -104,9 +105,9 @@ def _first_repeated(body: bytes) -> str:
     repeated: list[str] = []
 
     def look(pairs: list[tuple[str, Any]]) -> None:
-        seen: set[str] = set()
+        times = Counter(key for key, _ in pairs)
         # the outermost object is closed last, so its finding is the one that stays
-        repeated[:] = [key for key, _ in pairs if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
+        repeated[:] = [key for key, n in times.items() if n > 1]
 
     with contextlib.suppress(ValueError, RecursionError):
         json.loads(body.decode(), object_pairs_hook=look, parse_int=len, parse_float=len)

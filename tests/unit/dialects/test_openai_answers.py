@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetuo.adapters.dialects.openai_answers import (
@@ -18,6 +18,7 @@ from perpetuo.adapters.dialects.openai_answers import (
 from perpetuo.adapters.dialects.sse import ChatStreamReader
 from perpetuo.domain.model.upstream import Ending, Fault
 from perpetuo.domain.model.usage import Usage
+from tests.examples import examples
 
 NOW_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 
@@ -322,7 +323,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(60, 1_000)
 @given(JSON, st.sampled_from([200, 400, 429, 500]), st.text(max_size=12))
 def test_s4_no_answer_raises_anything(value: Any, status: int, text: str) -> None:
     """Whatever shape a provider's JSON has."""

@@ -4,13 +4,14 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetuo.adapters.dialects.openai import BadRequest, fingerprint, parse_chat, parse_embeddings, render
 from perpetuo.domain.model.chat import Ask
 from perpetuo.domain.model.models import Target
 from perpetuo.domain.model.upstream import Outbound
+from tests.examples import examples
 from tests.odd import MEMBERS, VALUES
 
 PART_KEYS = ["type", "text", "image_url", "input_audio", "file", "url", "data", "file_data", "Type", "content", "audio"]
@@ -70,7 +71,7 @@ def test_s3_every_member_takes_every_kind_of_value(parse: Any, member: str) -> N
             check_rendered(ask, body)
 
 
-@settings(max_examples=250, deadline=None)
+@examples(80, 1_000)
 @given(st.dictionaries(st.sampled_from(MEMBERS), ANY, max_size=4), st.lists(MESSAGE | ANY, min_size=1, max_size=3))
 @pytest.mark.parametrize("parse", [parse_chat, parse_embeddings])
 def test_s3_any_value_at_any_member_is_read_or_refused(parse: Any, members: Any, messages: Any) -> None:
@@ -95,7 +96,7 @@ PIECES = [
 CHANGE = st.tuples(st.integers(0, 250), st.integers(0, 9), st.sampled_from(PIECES) | st.binary(max_size=3))
 
 
-@settings(max_examples=400, deadline=None)
+@examples(150, 2_000)
 @given(st.sampled_from(BODIES), st.lists(CHANGE, min_size=1, max_size=3))
 def test_s3_s9_any_bytes_are_read_or_refused(body: bytes, changes: list[tuple[int, int, bytes]]) -> None:
     """Good bodies with pieces cut out and put in; a body that is read is JSON without a doubled top-level key."""

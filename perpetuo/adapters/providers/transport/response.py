@@ -37,7 +37,7 @@ class ResponseReader:
     __slots__ = (
         "_barren",
         "_bodyless",
-        "_head_bytes",
+        "_fed",
         "_parser",
         "_problem",
         "_until_close",
@@ -64,7 +64,8 @@ class ResponseReader:
         self._bodyless = method == b"HEAD"
         self._until_close = False
         self._barren = 0
-        self._head_bytes = 0
+        self._fed = 0
+        """Bytes up to here: no head can be longer."""
         self._problem: str | None = None
         # llhttp calls this once per chunk, 100 times for a short stream: a Python function costs a third more.
         self.on_body = self.pieces.append
@@ -74,6 +75,8 @@ class ResponseReader:
         """Read on. Raises `Malformed`, also for bytes after the end."""
         pieces = self.pieces
         had = len(pieces)
+        if not self.head_complete:
+            self._fed = self._barren + len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -115,15 +118,13 @@ class ResponseReader:
             self._refuse("bytes after the end of the response")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > HEAD_BYTES:
-            self._refuse(f"a head of more than {HEAD_BYTES} bytes")
-        if self.head_complete:  # A trailer: counted, then dropped.
+        headers = self.headers
+        if self.head_complete:  # A trailer: dropped.
             if name.lower() in _LENGTHS:
                 self._refuse("a length or a transfer coding in the trailer")
             return
-        self.headers.append((name.lower(), value.rstrip()))
-        if len(self.headers) > HEADER_COUNT:
+        headers.append((name.lower(), value.rstrip()))
+        if len(headers) > HEADER_COUNT:
             self._refuse(f"more than {HEADER_COUNT} headers")
 
     def on_headers_complete(self) -> None:
@@ -135,6 +136,8 @@ class ResponseReader:
             self._refuse(f"status {status} is not between 100 and 599")
         if status == 101:
             self._refuse("switched protocols without being asked")
+        if self._fed > HEAD_BYTES and sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES:
+            self._refuse(f"a head of more than {HEAD_BYTES} bytes")
         if status < 200:
             # llhttp gives it its body, which would stand before the answer's.
             if any(name in _LENGTHS and value != b"0" for name, value in self.headers):
