@@ -144,5 +144,68 @@ CREATE INDEX ix_rollups_due_minute ON rollups_due (minute);
 
 UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num = '0002';
 
+-- Running upgrade 0003 -> 0004
+
+ALTER TABLE rollups DROP CONSTRAINT pk_rollups;
+
+ALTER TABLE rollups ADD CONSTRAINT pk_rollups PRIMARY KEY (cut, name, minute, model);
+
+COMMENT ON COLUMN rollups.cut IS 'all, provider, tenant or key';
+
+COMMENT ON COLUMN rollups.model IS 'of a tenant; of a key its name; else empty';
+
+CREATE TABLE rollup_hours (
+    cut TEXT NOT NULL, 
+    name TEXT NOT NULL, 
+    minute BIGINT NOT NULL, 
+    model TEXT NOT NULL, 
+    calls BIGINT NOT NULL, 
+    completed BIGINT NOT NULL, 
+    failed BIGINT NOT NULL, 
+    cancelled BIGINT NOT NULL, 
+    truncated BIGINT NOT NULL, 
+    abandoned BIGINT NOT NULL, 
+    refused BIGINT NOT NULL, 
+    cost_nano_usd BIGINT NOT NULL, 
+    input_tokens BIGINT NOT NULL, 
+    output_tokens BIGINT NOT NULL, 
+    cached_tokens BIGINT NOT NULL, 
+    CONSTRAINT pk_rollup_hours PRIMARY KEY (cut, name, minute, model)
+);
+
+COMMENT ON COLUMN rollup_hours.cut IS 'all, provider, tenant or key';
+
+COMMENT ON COLUMN rollup_hours.name IS 'of the provider or the tenant';
+
+COMMENT ON COLUMN rollup_hours.minute IS 'the first of the hour';
+
+COMMENT ON COLUMN rollup_hours.model IS 'of a tenant; of a key its name; else empty';
+
+CREATE TABLE rollup_hour_spans (
+    cut TEXT NOT NULL, 
+    name TEXT NOT NULL, 
+    measure TEXT NOT NULL, 
+    minute BIGINT NOT NULL, 
+    bucket INTEGER NOT NULL, 
+    count BIGINT NOT NULL, 
+    CONSTRAINT pk_rollup_hour_spans PRIMARY KEY (cut, name, measure, minute, bucket)
+);
+
+COMMENT ON COLUMN rollup_hour_spans.measure IS 'latency or first_token';
+
+CREATE INDEX ix_rollup_hours_minute ON rollup_hours (minute);
+
+CREATE INDEX ix_rollup_hour_spans_minute ON rollup_hour_spans (minute);
+
+CREATE INDEX ix_events_admin ON events (id) WHERE substr(kind, 1, 5) = 'admin';
+
+CREATE INDEX ix_events_filters_next ON events (id, tenant_id, key_name, model, provider, status, outcome, kind, tag);
+
+DROP INDEX ix_events_filters;
+
+ALTER INDEX ix_events_filters_next RENAME TO ix_events_filters;
+
+UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003';
+
 COMMIT;
 

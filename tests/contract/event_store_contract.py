@@ -328,6 +328,7 @@ class EventStoreContract:
         assert (first.first_us, first.last_us) == (minute, minute + 39 * SECOND_US)
         assert first.sample == {"request_id": "r20", "status": 429, "model": "gpt-4o", "decision": {"left": 20}}
         assert (later.minute_us, later.count) == (minute + 60 * SECOND_US, 1)
+        assert await store.refusals(minute, until_us=later.minute_us) == [first]
 
     async def test_refusals_keep_tenant_key_and_reason_apart(self, store: SqlEventStore) -> None:
         """One row for each of them; a tenant's client addresses don't multiply rows."""

@@ -156,7 +156,7 @@ def request(
 
 
 def answer(body: bytes = b'{"ok":true}') -> StoredAnswer:
-    return StoredAnswer(200, "application/json", (("x-a", "ä"),), body)
+    return StoredAnswer(200, "application/json", (("x-a", "ä"),), body, "the-call")
 
 
 def settlement(hold: Hold, charge: int = 0, keep: Keep = Keep.FREE, stored: StoredAnswer | None = None) -> Settlement:

@@ -24,14 +24,16 @@ models: [{{name: m, targets: [{{provider: demo, model: demo}}], price: {{inputPe
 tenants:
   - id: acme
     limits: {{rateLimitMin: {rate}, budgetDay: 5}}
-    apiKeys: [{{hash: "sha256:{digest}", name: web}}]
+    apiKeys: [{{hash: "sha256:{digest}", name: {key}}}]
 """
 DIGEST = "ab" * 32
 
 
-def config(folder: Path, name: str, *, rate: int = 100, price: float = 1, digest: str = DIGEST) -> Path:
+def config(
+    folder: Path, name: str, *, rate: int = 100, price: float = 1, digest: str = DIGEST, key: str = "web"
+) -> Path:
     path = folder / name
-    path.write_text(CONFIG.format(rate=rate, price=price, digest=digest))
+    path.write_text(CONFIG.format(rate=rate, price=price, digest=digest, key=key))
     return path
 
 
@@ -82,6 +84,7 @@ class PlanContract:
         assert "None of the 10 calls" in result.stdout
         found = as_facts(planned(plan_url, before, after, "--json"))
         assert (found["changes"], found["would_be_refused"], found["incomplete"]) == ([], 0, [])
+        assert found["not_judged"] is None
         assert all(one["cost_nano_usd"] == one["would_cost_nano_usd"] for one in found["costs"])
 
     def test_a_lower_limit_says_who_would_have_been_refused(self, plan_url: str, tmp_path: Path) -> None:
@@ -120,6 +123,17 @@ class PlanContract:
         assert "invalid_api_key" in result.stdout
         assert "abab" not in result.output
         assert "cdcd" not in result.output
+
+    def test_a_key_that_neither_file_knows_is_told_apart(self, plan_url: str, tmp_path: Path) -> None:
+        """It was taken out of the file before: that is no matter of this change, and exit 0."""
+        same = config(tmp_path, "a.yaml", key="another")
+        _recorded(plan_url)
+        result = planned(plan_url, same, same)
+        assert result.exit_code == 0, result.output
+        assert "acme: not judged: 10 calls with the key web, which neither file knows" in result.stdout
+        found = as_facts(planned(plan_url, same, same, "--json"))
+        assert found["unknown_keys"] == [{"tenant": "acme", "key": "web", "calls": 10}]
+        assert (found["calls"], found["would_be_refused"]) == (0, 0)
 
     def test_an_empty_history_says_so_and_shows_the_changes(self, plan_url: str, tmp_path: Path) -> None:
         """Nothing to judge by is no permission and no refusal."""

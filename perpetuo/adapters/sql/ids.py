@@ -19,14 +19,21 @@ def floor_id(ms: int) -> str:
     return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"
 
 
-def day_of(event_id: str) -> date | None:
-    """The UTC day a UUIDv7 was made on; ``None``: it carries no day."""
-    digits = event_id.replace("-", "")
+def ms_of(event_id: str | None) -> int | None:
+    """Milliseconds since the epoch, the first 48 bits of a UUIDv7 or a `floor_id`; ``None``: there are none in it."""
     try:
-        day = int(digits[:12], 16) // DAY_MS
+        return int((event_id or "").replace("-", "")[:12], 16)
     except ValueError:
         return None
-    return date.fromordinal(EPOCH + day) if digits[12:13] == "7" and day < LAST_DAY else None
+
+
+def day_of(event_id: str) -> date | None:
+    """The UTC day a UUIDv7 was made on; ``None``: it carries no day."""
+    ms = ms_of(event_id)
+    if ms is None or event_id.replace("-", "")[12:13] != "7":
+        return None
+    day = ms // DAY_MS
+    return date.fromordinal(EPOCH + day) if day < LAST_DAY else None
 
 
 def days_of(event_ids: Iterable[str]) -> set[date]:

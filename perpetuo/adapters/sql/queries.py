@@ -16,7 +16,7 @@ import attrs
 import sqlalchemy as sa
 
 from perpetuo.adapters.sql.ids import floor_id
-from perpetuo.adapters.sql.tables import events, events_rejected, refusals
+from perpetuo.adapters.sql.tables import OF_OPERATORS, events, events_rejected, refusals
 from perpetuo.adapters.sql.values import micros, moment
 from perpetuo.adapters.sql.writing import EVENT_FIELDS, Rejected
 from perpetuo.domain.model.events import Event, EventFilter
@@ -25,8 +25,7 @@ from perpetuo.domain.ports import Admission, ProviderCall, WindowSum
 
 CLOCKS_APART_MS = 3_600_000
 PLAIN_FILTERS = ("tenant_id", "key_name", "model", "provider", "status", "outcome", "request_id", "tag")
-OF_OPERATORS: sa.ColumnElement[bool] = sa.literal_column("kind LIKE 'admin%'", sa.Boolean)
-"""Written out, not bound: only so does the planner see that ``ix_events_admin`` is about these rows."""
+BY_OPERATORS: sa.ColumnElement[bool] = sa.literal_column(OF_OPERATORS, sa.Boolean)
 ROW = tuple(events.c[name] for name in (*EVENT_FIELDS, "occurred_at"))
 
 
@@ -41,10 +40,13 @@ def by_request_id(tenant: str, request_id: str) -> sa.Select[Any]:
     return sa.select(*ROW).where(*mine).order_by(events.c.id.desc()).limit(1)
 
 
-def latest(where: EventFilter, before: str | None, limit: int) -> sa.Select[Any]:
+def latest(where: EventFilter, before: str | None, limit: int, since: str | None = None) -> sa.Select[Any]:
+    """Ids from ``since`` on, and less than ``before``."""
     conditions = _conditions(where)
     if before is not None:
         conditions.append(events.c.id < before)
+    if since is not None:
+        conditions.append(events.c.id >= since)
     return sa.select(*ROW).where(*conditions).order_by(events.c.id.desc()).limit(limit)
 
 
@@ -61,9 +63,9 @@ def _conditions(where: EventFilter) -> list[sa.ColumnElement[bool]]:
         case None:
             pass
         case "call":
-            conditions.append(~OF_OPERATORS)
+            conditions.append(~BY_OPERATORS)
         case "admin":
-            conditions.append(OF_OPERATORS)
+            conditions.append(BY_OPERATORS)
         case kind:
             conditions.append(events.c.kind == kind)
     if where.since_us is not None:
@@ -100,10 +102,12 @@ def admission_from(row: sa.RowMapping) -> Admission:
 
 
 def refusal_minutes(
-    since: datetime, wanted: Mapping[str, str | None], request_id: str | None, limit: int
+    since: datetime, until: datetime | None, wanted: Mapping[str, str | None], request_id: str | None, limit: int
 ) -> sa.Select[Any]:
     statement = sa.select(refusals).where(refusals.c.minute >= since)
     statement = statement.where(*(refusals.c[name] == value for name, value in wanted.items() if value is not None))
+    if until is not None:
+        statement = statement.where(refusals.c.minute < until)
     if request_id is not None:
         statement = statement.where(refusals.c.sample["request_id"].as_string() == request_id)
     return statement.order_by(refusals.c.minute.desc(), refusals.c.last_at.desc()).limit(limit)

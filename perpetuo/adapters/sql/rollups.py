@@ -8,41 +8,55 @@ Rule 2: a marked minute that is over is summed up anew from ``events`` and ``ref
 Rule 3: marks are deleted before the rows are read. A mark that was not visible then stays for the next round.
 Rule 4: one worker of all sums up at a time (an advisory lock; SQLite has one writer anyway), else an older sum could
         replace a newer one.
-Rule 5: a minute is a range of ids (see `ids`), so that it is read from the primary key.
+Rule 5: an hour that is over is the sum of its minutes: summed up when the first round after its end comes, and anew
+        with each of its minutes that is. The hour that is not over has no sum. So every hour up to the newest that has
+        one is whole, and what comes after it is read by the minute.
+Rule 6: minutes are kept for three days: no chart shows older ones. A mark older than that sums up its whole hour, and
+        only the hour.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import attrs
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from perpetuo.adapters.sql.database import MAINTAINING, READING, Database
-from perpetuo.adapters.sql.ids import floor_id
-from perpetuo.adapters.sql.tables import events, refusals, rollup_spans, rollups, rollups_due
-from perpetuo.adapters.sql.values import moment
+from perpetuo.adapters.sql.ids import ms_of
+from perpetuo.adapters.sql.summing import (
+    CUTS,
+    HOUR,
+    MEASURED,
+    MEASURES,
+    MINUTE_MS,
+    REFUSED,
+    Span,
+    refused,
+    tallies,
+    times,
+)
+from perpetuo.adapters.sql.tables import rollup_hour_spans, rollup_hours, rollup_spans, rollups, rollups_due
 from perpetuo.domain.model.activity import FIGURES, MINUTE_US, Activity, Scope, Slice, Tally, added
-from perpetuo.domain.model.histogram import BOUNDS, Histogram
+from perpetuo.domain.model.histogram import Histogram
+from perpetuo.domain.ports import StoreUnavailable
 
-MINUTE_MS = 60_000
 LAST_MINUTE = 253_402_300_800 // 60
-ROUND = 120
-"""Minutes summed up in one round; after an upgrade there may be many to do."""
+DAY = 1_440
+ROUND = DAY
+"""Most minutes summed up in one round; after an upgrade there may be many to do."""
+FIRST_PIECE, CALLS_AT_ONCE = 10, 20_000
+"""How many minutes one transaction sums up: as many as had so many calls lately."""
+MINUTES_KEPT = 3 * DAY
 READ_DIRECTLY = 15
 """Newest minutes that are read from ``events`` when nobody has summed them up yet."""
 LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:key)").bindparams(key=0x726F6C6C757073)  # "rollups"
-OUTCOMES = ("completed", "failed", "cancelled", "truncated", "abandoned")
-SUMMED = ("cost_nano_usd", "input_tokens", "output_tokens", "cached_tokens")
-CUTS: dict[str, tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]] = {
-    "all": (sa.literal(""), sa.literal("")),
-    "provider": (sa.func.coalesce(events.c.provider, sa.literal_column("''")), sa.literal("")),
-    "tenant": (events.c.tenant_id, events.c.model),
-}
-"""What a row is of: name and model."""
-MEASURES = {"latency": events.c.latency_ms, "first_token": events.c.first_token_ms}
-MEASURED = ("all", "provider")
+TABLES = (rollups, rollup_spans, rollup_hours, rollup_hour_spans, rollups_due)
+MINUTES, HOURS = (rollups, rollup_spans), (rollup_hours, rollup_hour_spans)
+Figures = Sequence[tuple[int, str, Tally]]
+"""Minute, part and sums."""
+Spans = Sequence[sa.Row[Any]]
 
 
 # --- marks ---------------------------------------------------------------------------------------
@@ -50,11 +64,8 @@ MEASURED = ("all", "provider")
 
 def minute_of(event_id: str) -> int | None:
     """The minute that an id's first 48 bits name; ``None``: none of a calendar."""
-    try:
-        minute = int(event_id.replace("-", "")[:12], 16) // MINUTE_MS
-    except ValueError:
-        return None
-    return minute if minute < LAST_MINUTE else None
+    ms = ms_of(event_id)
+    return ms // MINUTE_MS if ms is not None and ms < LAST_MINUTE * MINUTE_MS else None
 
 
 async def mark(connection: AsyncConnection, minutes: Iterable[int | None]) -> None:
@@ -64,119 +75,111 @@ async def mark(connection: AsyncConnection, minutes: Iterable[int | None]) -> No
         await connection.execute(sa.insert(rollups_due), rows)
 
 
-# --- sums of one minute --------------------------------------------------------------------------
-
-
-def _of_minute(minute: int) -> list[sa.ColumnElement[bool]]:
-    first, end = floor_id(minute * MINUTE_MS), floor_id((minute + 1) * MINUTE_MS)
-    return [events.c.id >= first, events.c.id < end, events.c.kind != "admin"]
-
-
-def _grouped(cut: str) -> list[sa.ColumnElement[Any]]:
-    return [part for part in CUTS[cut] if not isinstance(part, sa.BindParameter)]
-
-
-def tallies(minute: int, cut: str) -> sa.Select[Any]:
-    name, model = CUTS[cut]
-    ended = [sa.func.count().filter(events.c.outcome == outcome).label(outcome) for outcome in OUTCOMES]
-    sums = [sa.cast(sa.func.sum(events.c[column]), sa.BigInteger).label(column) for column in SUMMED]
-    columns = (
-        sa.literal(cut).label("cut"), name.label("name"), model.label("model"), sa.literal(minute).label("minute"),
-        sa.func.count().label("calls"), *ended, sa.literal(0).label("refused"), *sums,
-    )  # fmt: skip
-    return sa.select(*columns).where(*_of_minute(minute)).group_by(*_grouped(cut)).having(sa.func.count() > 0)
-
-
-def _refused(minute: int, cut: str) -> sa.Select[Any]:
-    name: sa.ColumnElement[Any] = refusals.c.tenant_id if cut == "tenant" else sa.literal("")
-    nothing = [sa.literal(0).label(column) for column in FIGURES if column != "refused"]
-    count = sa.cast(sa.func.sum(refusals.c["count"]), sa.BigInteger).label("refused")
-    columns = (
-        sa.literal(cut).label("cut"), name.label("name"), sa.literal("").label("model"),
-        sa.literal(minute).label("minute"), count, *nothing,
-    )  # fmt: skip
-    found = sa.select(*columns).where(refusals.c.minute == moment(minute * MINUTE_US))
-    if cut == "tenant":
-        found = found.where(refusals.c.tenant_id != "").group_by(refusals.c.tenant_id)
-    return found.having(sa.func.count() > 0)
-
-
-@cache
-def _bucket(measure: str) -> sa.ColumnElement[Any]:
-    """`bucket_of` as a column."""
-    whens = " ".join(f"WHEN {MEASURES[measure].name} < {bound!r} THEN {n}" for n, bound in enumerate(BOUNDS))
-    return sa.literal_column(f"CASE {whens} ELSE {len(BOUNDS)} END", sa.Integer)
-
-
-def times(minute: int, cut: str, measure: str) -> sa.Select[Any]:
-    name, _ = CUTS[cut]
-    bucket = _bucket(measure)
-    columns = (
-        sa.literal(cut).label("cut"), name.label("name"), sa.literal(measure).label("measure"),
-        sa.literal(minute).label("minute"), bucket.label("bucket"), sa.func.count().label("count"),
-    )  # fmt: skip
-    known = MEASURES[measure].is_not(None)
-    return sa.select(*columns).where(*_of_minute(minute), known).group_by(*_grouped(cut), bucket)
-
-
 # --- summing up ----------------------------------------------------------------------------------
 
 
 class Rollups:
-    """The tables ``rollups``, ``rollup_spans`` and ``rollups_due``."""
+    """The tables ``rollups``, ``rollup_spans``, the same by the hour, and ``rollups_due``."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._insert: Any = postgresql.insert if database.postgres else sqlite.insert
+        self._piece = FIRST_PIECE
+
+    def _span(self, first: int, end: int, step: int = 1) -> Span:
+        return Span("postgresql" if self._database.postgres else "sqlite", first, end, step)
 
     async def roll(self, now_us: int) -> int:
         """Sum up marked minutes that are over, newest first; how many."""
-        due = (
-            sa.select(rollups_due.c.minute)
-            .where(rollups_due.c.minute < now_us // MINUTE_US)
-            .distinct()
-            .order_by(rollups_due.c.minute.desc())
-            .limit(ROUND)
-        )
+        now = now_us // MINUTE_US
+        due = sa.select(rollups_due.c.minute).where(rollups_due.c.minute < now).distinct()
         async with self._database.transaction(READING) as connection:
-            minutes = (await connection.execute(due)).scalars().all()
-        done = 0
-        for minute in minutes:
-            async with self._database.transaction(MAINTAINING) as connection:
-                if self._database.postgres and not await connection.scalar(LOCK):
-                    return done
-                await self._roll_minute(connection, minute)
-            done += 1
+            ordered = due.order_by(rollups_due.c.minute.desc()).limit(ROUND)
+            minutes = list((await connection.execute(ordered)).scalars())
+        if not await self._locked(self._close_hours, now):
+            return 0
+        done, edge = 0, _edge(now)
+        while done < len(minutes):
+            first, end = _run(minutes, done, self._piece, edge)
+            try:
+                if not await self._locked(self._roll, first, end, now):
+                    break
+            except StoreUnavailable:  # perhaps it was too much for one transaction
+                self._piece = max(1, self._piece // 8)
+                raise
+            while done < len(minutes) and minutes[done] >= first:
+                done += 1
         return done
 
-    async def _roll_minute(self, connection: AsyncConnection, minute: int) -> None:
-        for table in (rollups_due, rollups, rollup_spans):
-            await connection.execute(sa.delete(table).where(table.c.minute == minute))
-        names = [column.name for column in rollups.c]
+    async def _locked(self, step: Any, *arguments: int) -> bool:
+        """One transaction, if nobody else is at it."""
+        async with self._database.transaction(MAINTAINING) as connection:
+            if self._database.postgres and not await connection.scalar(LOCK):
+                return False
+            await step(connection, *arguments)
+        return True
+
+    async def _roll(self, connection: AsyncConnection, first: int, end: int, now: int) -> None:
+        is_old = end <= _edge(now)
+        await _clear(connection, rollups_due, first, end)
+        await self._sum_up(connection, HOURS if is_old else MINUTES, self._span(first, end, HOUR if is_old else 1))
+        if not is_old:
+            await self._sum_hours(connection, first // HOUR * HOUR, min(_up(end), now // HOUR * HOUR))
+        calls = await connection.scalar(_calls_of((HOURS if is_old else MINUTES)[0], first, end)) or 0
+        self._piece = max(1, min(ROUND, 2 * self._piece, CALLS_AT_ONCE * (end - first) // max(1, calls)))
+
+    async def _sum_up(self, connection: AsyncConnection, tables: tuple[sa.Table, sa.Table], span: Span) -> None:
+        """From the rows."""
+        sums, spans = tables
+        for table in tables:
+            await _clear(connection, table, span.first, span.end)
         for cut in CUTS:
-            chosen = tallies(minute, cut).subquery()
-            await connection.execute(
-                self._insert(rollups).from_select(names, sa.select(*(chosen.c[name] for name in names)))
-            )
-        for cut in ("all", "tenant"):
-            await connection.execute(self._add_refusals(minute, cut, names))
+            await connection.execute(_into(self._insert(sums), sums, tallies(span, cut)))
+        for cut in REFUSED:
+            await connection.execute(self._add_refusals(sums, span, cut))
         for cut in MEASURED:
             for measure in MEASURES:
-                columns = [column.name for column in rollup_spans.c]
-                await connection.execute(self._insert(rollup_spans).from_select(columns, times(minute, cut, measure)))
+                await connection.execute(_into(self._insert(spans), spans, times(span, cut, measure)))
 
-    def _add_refusals(self, minute: int, cut: str, names: list[str]) -> Any:
-        chosen = _refused(minute, cut).subquery()
+    def _add_refusals(self, table: sa.Table, span: Span, cut: str) -> Any:
+        chosen = refused(span, cut).subquery()
+        names = [column.name for column in table.c]
         rows = sa.select(*(chosen.c[name] for name in names)).where(sa.true())  # SQLite: else ON would be a join's
-        insert = self._insert(rollups).from_select(names, rows)
+        insert = self._insert(table).from_select(names, rows)
         return insert.on_conflict_do_update(
-            index_elements=["cut", "name", "model", "minute"], set_={"refused": insert.excluded.refused}
+            index_elements=[column.name for column in table.primary_key], set_={"refused": insert.excluded.refused}
         )
 
-    async def forget_before(self, minute: int) -> None:
-        for table in (rollups_due, rollups, rollup_spans):
-            async with self._database.transaction(MAINTAINING) as connection:
-                await connection.execute(sa.delete(table).where(table.c.minute < minute))
+    async def _close_hours(self, connection: AsyncConnection, now: int) -> None:
+        """Sum up the hours that have ended since the last was."""
+        closed = await _closed(connection)
+        oldest = sa.select(sa.func.min(rollups.c.minute)).where(*_everything(rollups), rollups.c.minute >= closed)
+        minute = await connection.scalar(oldest)
+        if minute is not None:
+            await self._sum_hours(connection, minute // HOUR * HOUR, now // HOUR * HOUR)
+
+    async def _sum_hours(self, connection: AsyncConnection, first: int, end: int) -> None:
+        for minutes, hours in zip(MINUTES, HOURS, strict=True):
+            if first < end:
+                await _clear(connection, hours, first, end)
+                await connection.execute(_into(self._insert(hours), hours, _by_the_hour(minutes, first, end)))
+
+    async def forget(self, now: int, kept: int) -> None:
+        """What is older than ``kept`` minutes; of minutes that have become hours, what is older than three days."""
+        for table in TABLES:
+            while await self._forget_a_day(table, now, kept):
+                pass
+
+    async def _forget_a_day(self, table: sa.Table, now: int, kept: int) -> bool:
+        """The oldest day that is too old, if there is one: after an upgrade there may be millions of rows to forget."""
+        async with self._database.transaction(MAINTAINING) as connection:
+            before = now - kept
+            if table in MINUTES:
+                before = max(before, min(_edge(now), await _closed(connection)))
+            oldest = await connection.scalar(sa.select(sa.func.min(table.c.minute)).where(table.c.minute < before))
+            if oldest is not None:
+                await _clear(connection, table, 0, min(before, oldest + DAY))
+        return oldest is not None
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -184,36 +187,129 @@ class Rollups:
         """Both ends of the span are cut to whole steps of ``step`` minutes; its last one may not be over."""
         first, end = since_us // MINUTE_US // step * step, -(-until_us // MINUTE_US)
         async with self._database.transaction(READING) as connection:
-            newest = await connection.scalar(sa.select(sa.func.max(rollups.c.minute)).where(rollups.c.cut == "all"))
-            direct = max(first, end - READ_DIRECTLY, (newest or 0) + 1)
-            figures = [_summed(row) for row in await connection.execute(_read_tallies(first, direct, step, scope))]
-            spans = [tuple(row) for row in await connection.execute(_read_spans(first, direct, step, scope))]
-            for minute in range(direct, end):
-                await _directly(connection, minute, step, scope, figures, spans)
+            hours, direct = await _summed_until(connection, first, end, step)
+            figures, spans = await self._read(connection, self._span(first, end, step), hours, direct, scope)
             behind = await connection.scalar(_behind(first, min(direct, end - 2)))
         return Activity(slices=list(_slices(figures, spans)), behind=behind or 0)
 
+    async def parts(self, since_us: int, until_us: int, scope: Scope) -> Mapping[str, Tally]:
+        """The span begins with a whole hour."""
+        first, end = since_us // MINUTE_US // HOUR * HOUR, -(-until_us // MINUTE_US)
+        async with self._database.transaction(READING) as connection:
+            hours, direct = await _summed_until(connection, first, end, HOUR)
+            figures, _ = await self._read(connection, self._span(first, end, HOUR), hours, direct, scope)
+        found: dict[str, list[Tally]] = {}
+        for _, part, tally in figures:
+            found.setdefault(part, []).append(tally)
+        return {part: added(tallies) for part, tallies in found.items()}
 
-def _slot(table: sa.Table, step: int) -> sa.ColumnElement[Any]:
-    """Where a step begins; the division is one of whole numbers on both databases."""
-    return sa.literal_column(f"{table.name}.minute / {int(step)} * {int(step)}", sa.BigInteger)
+    async def _read(
+        self, connection: AsyncConnection, span: Span, hours: int, direct: int, scope: Scope
+    ) -> tuple[Figures, Spans]:
+        """Sums of hours up to ``hours``, of minutes up to ``direct``, then rows."""
+        found: list[sa.Row[Any]] = []
+        times_found: list[sa.Row[Any]] = []
+        for (sums, spans), low, high in ((HOURS, span.first, hours), (MINUTES, hours, direct)):
+            if low < high:
+                piece = attrs.evolve(span, first=low, end=high)
+                found += await connection.execute(_read_tallies(sums, piece, scope))
+                if scope.cut in MEASURED:
+                    times_found += await connection.execute(_read_spans(spans, piece, scope))
+        if direct < span.end:
+            piece = attrs.evolve(span, first=direct)
+            found += await connection.execute(tallies(piece, scope.cut, scope.name))
+            if scope.cut in REFUSED:
+                found += await connection.execute(refused(piece, scope.cut, scope.name))
+            for measure in MEASURES if scope.cut in MEASURED else ():
+                times_found += await connection.execute(times(piece, scope.cut, measure, scope.name))
+        return [_figures(row) for row in found], times_found
 
 
-def _within(table: sa.Table, first: int, end: int, scope: Scope) -> list[sa.ColumnElement[bool]]:
-    return [table.c.cut == scope.cut, table.c.name == scope.name, table.c.minute >= first, table.c.minute < end]
+def _edge(now: int) -> int:
+    """What is older is only kept by the hour."""
+    return (now - MINUTES_KEPT) // HOUR * HOUR
 
 
-def _read_tallies(first: int, end: int, step: int, scope: Scope) -> sa.Select[Any]:
-    slot = _slot(rollups, step)
-    sums = [sa.func.sum(rollups.c[name]).label(name) for name in FIGURES]
-    return sa.select(slot.label("slot"), *sums).where(*_within(rollups, first, end, scope)).group_by(slot)
+def _up(minute: int) -> int:
+    """To the end of its hour."""
+    return -(-minute // HOUR) * HOUR
 
 
-def _read_spans(first: int, end: int, step: int, scope: Scope) -> sa.Select[Any]:
-    slot, spans = _slot(rollup_spans, step), rollup_spans.c
-    columns = (slot.label("slot"), spans.measure, spans.bucket)
-    chosen = sa.select(*columns, sa.func.sum(spans["count"]))
-    return chosen.where(*_within(rollup_spans, first, end, scope)).group_by(slot, spans.measure, spans.bucket)
+def _run(minutes: Sequence[int], start: int, most: int, edge: int) -> tuple[int, int]:
+    """The next minutes without a gap, of those listed newest first: from, and up to; of old ones whole hours."""
+    stop = start + 1
+    while stop < len(minutes) and stop - start < most and minutes[stop] == minutes[stop - 1] - 1 != edge - 1:
+        stop += 1
+    first, end = minutes[stop - 1], minutes[start] + 1
+    return (first, end) if end > edge else (first // HOUR * HOUR, _up(end))
+
+
+async def _clear(connection: AsyncConnection, table: sa.Table, first: int, end: int) -> None:
+    await connection.execute(sa.delete(table).where(table.c.minute >= first, table.c.minute < end))
+
+
+async def _closed(connection: AsyncConnection) -> int:
+    """Up to where hours have been summed up."""
+    newest = await connection.scalar(_newest(rollup_hours))
+    return 0 if newest is None else int(newest) + HOUR
+
+
+async def _summed_until(connection: AsyncConnection, first: int, end: int, step: int) -> tuple[int, int]:
+    """Up to where sums of hours are read, and from where rows are read themselves."""
+    newest = await connection.scalar(_newest(rollups))
+    closed = await _closed(connection)
+    direct = max(first, min(end, max(end - READ_DIRECTLY, (newest or 0) + 1, closed)))
+    hours = min(closed, direct // HOUR * HOUR) if step % HOUR == 0 else first
+    return max(first, hours), direct
+
+
+def _into(insert: Any, table: sa.Table, chosen: sa.Select[Any]) -> Any:
+    names, rows = [column.name for column in table.c], chosen.subquery()
+    return insert.from_select(names, sa.select(*(rows.c[name] for name in names)))
+
+
+def _everything(table: sa.Table) -> list[sa.ColumnElement[bool]]:
+    return [table.c.cut == "all", table.c.name == ""]
+
+
+def _newest(table: sa.Table) -> sa.Select[Any]:
+    return sa.select(sa.func.max(table.c.minute)).where(*_everything(table))
+
+
+def _calls_of(table: sa.Table, first: int, end: int) -> sa.Select[Any]:
+    calls = sa.cast(sa.func.sum(table.c.calls), sa.BigInteger)
+    return sa.select(calls).where(*_everything(table), table.c.minute >= first, table.c.minute < end)
+
+
+def _by_the_hour(table: sa.Table, first: int, end: int) -> sa.Select[Any]:
+    """Sums of whole hours from those of their minutes."""
+    slot = sa.literal_column(f"{table.name}.minute / {HOUR} * {HOUR}", sa.BigInteger)
+    same = [column for column in table.primary_key if column.name != "minute"]
+    sums = [
+        sa.cast(sa.func.sum(column), sa.BigInteger).label(column.name) for column in table.c if not column.primary_key
+    ]
+    chosen = sa.select(*same, slot.label("minute"), *sums)
+    return chosen.where(table.c.minute >= first, table.c.minute < end).group_by(*same, slot)
+
+
+def _within(table: sa.Table, span: Span, scope: Scope) -> list[sa.ColumnElement[bool]]:
+    return [
+        table.c.cut == scope.cut, table.c.name == scope.name, table.c.minute >= span.first, table.c.minute < span.end,
+    ]  # fmt: skip
+
+
+def _read_tallies(table: sa.Table, span: Span, scope: Scope) -> sa.Select[Any]:
+    slot = span.slot(f"{table.name}.minute")
+    sums = [sa.func.sum(table.c[name]).label(name) for name in FIGURES]
+    chosen = sa.select(slot.label("minute"), table.c.model, *sums).where(*_within(table, span, scope))
+    return chosen.group_by(slot, table.c.model)
+
+
+def _read_spans(table: sa.Table, span: Span, scope: Scope) -> sa.Select[Any]:
+    slot = span.slot(f"{table.name}.minute")
+    same = (table.c.measure, table.c.bucket)
+    chosen = sa.select(slot.label("minute"), *same, sa.func.sum(table.c["count"]).label("count"))
+    return chosen.where(*_within(table, span, scope)).group_by(slot, *same)
 
 
 def _behind(first: int, end: int) -> sa.Select[Any]:
@@ -221,35 +317,20 @@ def _behind(first: int, end: int) -> sa.Select[Any]:
     return sa.select(sa.func.count(due.distinct())).where(due >= first, due < end)
 
 
-def _summed(row: sa.Row[Any]) -> tuple[int, Tally]:
+def _figures(row: sa.Row[Any]) -> tuple[int, str, Tally]:
     values = row._mapping
-    return int(values["slot"]), Tally(**{name: int(values[name]) for name in FIGURES})
+    return int(values["minute"]), values["model"], Tally(**{name: int(values[name]) for name in FIGURES})
 
 
-async def _directly(
-    connection: AsyncConnection, minute: int, step: int, scope: Scope, figures: list[Any], spans: list[Any]
-) -> None:
-    """A minute that nobody has summed up yet."""
-    slot = minute // step * step
-    statements = [tallies(minute, scope.cut), *([_refused(minute, scope.cut)] if scope.cut != "provider" else [])]
-    for statement in statements:
-        rows = (await connection.execute(statement)).mappings()
-        figures += [
-            (slot, Tally(**{name: int(row[name]) for name in FIGURES})) for row in rows if row["name"] == scope.name
-        ]
-    for measure in MEASURES if scope.cut in MEASURED else ():
-        rows = (await connection.execute(times(minute, scope.cut, measure))).mappings()
-        spans += [(slot, measure, row["bucket"], row["count"]) for row in rows if row["name"] == scope.name]
-
-
-def _slices(figures: Sequence[tuple[int, Tally]], spans: Sequence[Any]) -> Iterator[Slice]:
+def _slices(figures: Figures, spans: Spans) -> Iterator[Slice]:
     tally_of: dict[int, list[Tally]] = {}
-    for slot, tally in figures:
+    for slot, _, tally in figures:
         tally_of.setdefault(slot, []).append(tally)
     counts: dict[tuple[int, str], dict[int, int]] = {}
-    for slot, measure, bucket, count in spans:
-        into = counts.setdefault((int(slot), measure), {})
-        into[int(bucket)] = into.get(int(bucket), 0) + int(count)
+    for row in spans:
+        values = row._mapping
+        into = counts.setdefault((int(values["minute"]), values["measure"]), {})
+        into[int(values["bucket"])] = into.get(int(values["bucket"]), 0) + int(values["count"])
     for slot in sorted(tally_of):
         yield Slice(
             minute=slot,

@@ -4,14 +4,14 @@
 Everything here is a transaction around a statement of `writing`, `refusals` or `queries`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from perpetuo.adapters.sql import queries, refusals, writing
+from perpetuo.adapters.sql import queries, refusals, searching, writing
 from perpetuo.adapters.sql.database import MAINTAINING, READING, UNMIGRATED, WRITING, Database, Unacceptable
 from perpetuo.adapters.sql.ids import day_range
 from perpetuo.adapters.sql.partitions import Partitions
@@ -19,10 +19,10 @@ from perpetuo.adapters.sql.rollups import Rollups, mark, minute_of
 from perpetuo.adapters.sql.tables import HEAD, events, events_rejected
 from perpetuo.adapters.sql.tables import refusals as refusals_table
 from perpetuo.adapters.sql.values import moment
-from perpetuo.domain.model.activity import EVERYTHING, MINUTE_US, Activity, Scope
+from perpetuo.domain.model.activity import EVERYTHING, MINUTE_US, Activity, Scope, Tally
 from perpetuo.domain.model.events import Event, EventFilter, RefusalMinute, RefusalNote
 from perpetuo.domain.model.settings import BUDGET_MONTH_US
-from perpetuo.domain.ports import Admission, ProviderCall, StoreUnavailable, StreamedEvent, WindowSum
+from perpetuo.domain.ports import Admission, Found, ProviderCall, StoreUnavailable, StreamedEvent, WindowSum
 
 DAYS_AHEAD = 7
 ROLLUPS_KEPT_US = 90 * 86_400_000_000
@@ -74,16 +74,22 @@ class SqlEventStore:
     async def latest(self, where: EventFilter, *, before: str | None = None, limit: int = 50) -> Sequence[Event]:
         return [queries.event_from(row) for row in await self._read(queries.latest(where, before, limit))]
 
+    async def search(
+        self, where: EventFilter, *, now_us: int, before: str | None = None, limit: int = 50, seconds: float = 0.2
+    ) -> Found:
+        return await searching.search(self._database, where, now_us=now_us, before=before, limit=limit, seconds=seconds)
+
     async def count(self, where: EventFilter) -> int:
         rows = await self._read(queries.count(where))
         return int(rows[0]["rows"]) if rows else 0
 
     async def refusals(
-        self, since_us: int, tenant: str | None = None, *, reason: str | None = None, request_id: str | None = None,
-        limit: int = 1_000,
+        self, since_us: int, tenant: str | None = None, *, until_us: int | None = None, reason: str | None = None,
+        request_id: str | None = None, limit: int = 1_000,
     ) -> Sequence[RefusalMinute]:  # fmt: skip
         wanted = {"tenant_id": tenant, "reason": reason}
-        rows = await self._read(queries.refusal_minutes(moment(since_us), wanted, request_id, limit))
+        until = None if until_us is None else moment(until_us)
+        rows = await self._read(queries.refusal_minutes(moment(since_us), until, wanted, request_id, limit))
         return [refusals.minute_from(row) for row in rows]
 
     async def spending(self, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
@@ -102,6 +108,9 @@ class SqlEventStore:
     async def activity(self, since_us: int, until_us: int, step: int, scope: Scope = EVERYTHING) -> Activity:
         return await self._rollups.activity(since_us, until_us, step, scope)
 
+    async def parts(self, since_us: int, until_us: int, scope: Scope) -> Mapping[str, Tally]:
+        return await self._rollups.parts(since_us, until_us, scope)
+
     async def maintain(self, now_us: int, retention_us: int) -> None:
         now = moment(now_us)
         cutoff = now - max(timedelta(microseconds=retention_us), BUDGET_MONTH)
@@ -113,13 +122,19 @@ class SqlEventStore:
             await self._forget(sa.delete(events).where(events.c.id < day_range(cutoff.date())[0]))
         await self._forget(sa.delete(refusals_table).where(refusals_table.c.minute < cutoff))
         await self._forget(sa.delete(events_rejected).where(events_rejected.c.rejected_at < cutoff))
-        await self._rollups.forget_before((now_us - max(retention_us, ROLLUPS_KEPT_US)) // MINUTE_US)
+        await self._rollups.forget(now_us // MINUTE_US, max(retention_us, ROLLUPS_KEPT_US) // MINUTE_US)
 
     async def ping(self) -> None:
         rows = await self._read(sa.select(sa.column("version_num")).select_from(sa.table("alembic_version")))
         if not any(row["version_num"] >= HEAD for row in rows):
             self._database.problem = UNMIGRATED
             raise StoreUnavailable(UNMIGRATED)
+
+    async def version(self) -> str:
+        """Of the database's own software; raises `StoreUnavailable`."""
+        said = "current_setting('server_version')" if self._database.postgres else "sqlite_version()"
+        rows = await self._read(sa.select(sa.literal_column(said, sa.Text).label("version")))
+        return str(rows[0]["version"])
 
     def problem(self) -> str | None:
         return self._database.problem

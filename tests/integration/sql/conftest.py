@@ -5,23 +5,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from perpetuo.adapters.sql import Database, SqlEventStore, migrate
+from perpetuo.adapters.sql.rollups import TABLES
 from tests import servers
-
-
-@pytest.fixture(scope="session")
-def _migrated(_shared_postgres: str) -> Iterator[str]:
-    url = servers.new_database(_shared_postgres)
-    migrate.upgrade(url)
-    yield url
-    servers.drop_database(_shared_postgres, url)
+from tests.stores import own_database
 
 
 @pytest.fixture
-def migrated_url(_shared_postgres: str, postgres_url: str, _migrated: str) -> str:
+def migrated_url(_shared_postgres: str, _migrated: str) -> Iterator[str]:
     """A migrated, empty database of this test's own."""
-    name, template = (url.rpartition("/")[2] for url in (postgres_url, _migrated))
-    servers.sql(_shared_postgres, f'drop database "{name}"', f'create database "{name}" template "{template}"')
-    return postgres_url
+    with own_database(_shared_postgres, like=_migrated) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +28,7 @@ def _emptied(_shared_postgres: str) -> Iterator[str]:
 @pytest.fixture
 def emptied_url(_emptied: str) -> str:
     """A migrated database that is emptied before each test; ten times quicker than one of its own."""
-    tables = ("events", "refusals", "events_rejected", "rollups", "rollup_spans", "rollups_due")
+    tables = ("events", "refusals", "events_rejected", *(table.name for table in TABLES))
     servers.sql(_emptied, *(f"delete from {table}" for table in tables))  # noqa: S608
     return _emptied
 

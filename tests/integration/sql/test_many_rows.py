@@ -1,6 +1,7 @@
 """What an operator asks of a large table is answered soon, whatever is asked and however little is found."""
 
 import asyncio
+import itertools
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -35,14 +36,14 @@ def filled(_shared_postgres: str) -> Iterator[str]:
     servers.drop_database(_shared_postgres, url)
 
 
-def statement(where: EventFilter, before: str | None) -> str:
+def statement(where: EventFilter, before: str | None, since: str | None = None) -> str:
     dialect: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
-    return str(latest(where, before, 51).compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    return str(latest(where, before, 51, since).compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 
-def wheres() -> Iterator[EventFilter]:
-    yield EventFilter()
-    for size in (1, 2, 3):
+def wheres(*sizes: int) -> Iterator[EventFilter]:
+    """Each combination of so many filters."""
+    for size in sizes:
         for names in combinations(FILTERS, size):
             for values in product(*(FILTERS[name] for name in names)):
                 chosen: dict[str, Any] = dict(zip(names, values, strict=True))
@@ -63,10 +64,18 @@ def explained(url: str, statements: list[str]) -> list[str]:
     return asyncio.run(explain())
 
 
-def test_a_filter_that_finds_nothing_does_not_fetch_the_whole_table(filled: str) -> None:
-    """Each combination of up to three filters, from the newest row on and from the middle."""
-    before = middle_id(datetime.now(UTC), DAYS / 2)
-    asked = [statement(where, cursor) for where in wheres() for cursor in (None, before)]
+@pytest.mark.parametrize("every", [13, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(400)])])
+def test_a_filter_that_finds_nothing_does_not_fetch_the_whole_table(filled: str, every: int) -> None:
+    """
+    Each combination of up to two filters, from the newest row on, from the middle, and in a span of time.
+
+    And each, or every so many, of three.
+    """
+    now = datetime.now(UTC)
+    before, since = middle_id(now, DAYS / 2), middle_id(now, DAYS / 2 + 1.2)
+    spans: tuple[tuple[str | None, ...], ...] = ((None,), (before,), (before, since))
+    chosen = [*wheres(0, 1, 2), *itertools.islice(wheres(3), 0, None, every)]
+    asked = [statement(where, *span) for where in chosen for span in spans]
     vain = [sum(map(int, re.findall(r"Rows Removed by Filter: (\d+)", plan))) for plan in explained(filled, asked)]
     worst = max(range(len(asked)), key=vain.__getitem__)
     assert vain[worst] <= FETCHED_IN_VAIN, (vain[worst], asked[worst])

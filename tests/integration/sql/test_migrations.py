@@ -15,10 +15,12 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from alembic import command
-from perpetuo.adapters.sql import Database, migrate
+from perpetuo.adapters.sql import Database, SqlEventStore, migrate
 from perpetuo.adapters.sql.partitions import ADVISORY_LOCK
 from perpetuo.adapters.sql.tables import HEAD
+from perpetuo.domain.model.events import Event
 from tests import servers
+from tests.contract.event_store_contract import event, sent
 
 ROOT = Path(__file__).parents[3]
 CATALOGUE = {
@@ -171,6 +173,51 @@ def test_a_failed_migration_leaves_nothing_behind(tmp_path: Path, postgres_url: 
         with pytest.raises(sa.exc.DBAPIError):
             migrate.upgrade(url)
         assert tables(url) == {"refusals"}
+
+
+def test_minutes_that_are_there_become_hours(url: str) -> None:
+    """Of what an older release has summed up; where events are left, minutes are marked, to be summed up by key."""
+    command.upgrade(migrate._config(url), "0003")
+    hour, figures = 29_700_000, ", ".join(["1"] * 11)
+    minutes = [hour, hour + 1, hour + 60]
+    asyncio.run(_written(url, event((hour + 1) * 60_000_000)))
+    rows = (f"insert into rollups values ('tenant', 'acme', 'm', {at}, {figures})" for at in minutes)  # noqa: S608
+    run_sql(url, *rows)
+    migrate.upgrade(url)
+    assert run_sql(url, "select name, model, minute, calls, output_tokens from rollup_hours") == [
+        ("acme", "m", hour, 2, 2)
+    ], "the newest hour may not be over"
+    assert run_sql(url, "select count(*), sum(calls) from rollups") == [(3, 3)]
+    assert (hour + 1,) in run_sql(url, "select minute from rollups_due")
+    run_sql(url, f"insert into rollups (cut, name, minute, model, {FIGURES}) values ('key', 'acme', 1, 'k', {figures})")  # noqa: S608
+    migrate.downgrade(url, "0003")
+    assert run_sql(url, "select cut, model, count(*) from rollups group by 1, 2") == [("tenant", "m", 3)]
+
+
+FIGURES = (
+    "calls, completed, failed, cancelled, truncated, abandoned, refused, cost_nano_usd, input_tokens, output_tokens,"
+    " cached_tokens"
+)
+
+
+async def _written(url: str, one: Event) -> None:
+    store = SqlEventStore(Database(url))
+    await store.write([sent(one)])
+    await store.close()
+
+
+def run_sql(url: str, *statements: str) -> list[tuple[Any, ...]]:
+    """The rows of the last of them."""
+
+    async def run() -> list[tuple[Any, ...]]:
+        database = Database(url)
+        async with database.engine.begin() as connection:
+            done = [await connection.exec_driver_sql(one) for one in statements]
+            rows = [tuple(row) for row in done[-1]] if done[-1].returns_rows else []
+        await database.close()
+        return rows
+
+    return asyncio.run(run())
 
 
 def test_a_newer_database_is_good_enough(url: str) -> None:

