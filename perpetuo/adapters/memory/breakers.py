@@ -60,6 +60,9 @@ class MemoryBreakerBoard:
             after = policy.count(after, Delta().plus(fault), generation, rules, now_us)
         self._put(provider, after)
 
+    async def refresh(self) -> None:
+        """There are no others."""
+
     async def force(self, provider: str, *, open_for_us: int | None) -> None:
         if provider in self._breakers:
             self._put(provider, policy.force(self._seen(provider), open_for_us, self._now_us()))

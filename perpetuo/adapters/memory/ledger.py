@@ -35,6 +35,7 @@ from perpetuo.domain.policy import adjustment as adjusting
 from perpetuo.domain.policy import admission, budget, calls, concurrency, idempotency, rate
 from perpetuo.domain.policy.admission import AdmissionState, Appended, Touched, WindowKey
 from perpetuo.domain.policy.calls import CallRecord, CallState, Pulse, Reaped, Tombstone
+from perpetuo.domain.policy.nearness import NOTHING, Used, Watched
 from perpetuo.domain.policy.windows import key_scope
 from perpetuo.domain.ports import StreamedEvent, WindowSum
 
@@ -187,6 +188,16 @@ class MemoryLedger:
     async def read_usage(self, tenant: str, scopes: Sequence[str]) -> Sequence[Usage]:
         now = self._now_us()
         return [self._usage(scope, now) for scope in scopes]
+
+    async def read_used(self, watched: Sequence[Watched]) -> Sequence[Used]:
+        now = self._now_us()
+        return [self._used(one, now) for one in watched]
+
+    def _used(self, one: Watched, now_us: int) -> Used:
+        day, month = (self._budgets.get((one.scope, w.current), budget.EMPTY) for w in (one.day, one.month))
+        alive = self._usage(one.scope, now_us)
+        found = Used(day.spent + day.held, month.spent + month.held, alive.admitted_last_minute, alive.in_flight)
+        return found if any(found) else NOTHING
 
     def _usage(self, scope: str, now_us: int) -> Usage:
         log = self._rates.get(scope, rate.EMPTY)

@@ -25,6 +25,9 @@ class MemoryRaises:
     def all(self) -> tuple[Raise, ...]:
         return tuple(self._live.values())
 
+    async def refresh(self) -> None:
+        """There are no others."""
+
     async def put(self, raised: Raise, event: Event) -> bool:
         if raised.id in self._live or raised.id in self._ended:
             return False

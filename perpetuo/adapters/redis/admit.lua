@@ -78,8 +78,8 @@ if idem then
       if wait > 0 then return {'replays', text(wait)} end
       enter(replays, newest, limit, window, at)
     end
-    local kept = call('HMGET', idem, 'head', 'body')
-    return {'replay', kept[1], kept[2]}
+    local kept = call('HMGET', idem, 'head', 'body', 'call')
+    return {'replay', kept[1], kept[2], kept[3] or ''}
   elseif c[1] == 'N' then
     return {'not_stored'}
   elseif now < tonumber(c[4]) or not trusted(stamp, quiet, now) then

@@ -18,6 +18,7 @@ import attrs
 from redis.exceptions import ResponseError
 
 from perpetuo.adapters.redis import keys, scripts
+from perpetuo.adapters.redis.resp import pack_call
 from perpetuo.adapters.redis.store import RedisStore
 from perpetuo.adapters.system import RealSystem
 from perpetuo.domain.model.models import BreakerPolicy
@@ -232,21 +233,49 @@ class RedisBreakerBoard:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(GAP_SECONDS)
-            try:
-                async with asyncio.timeout(POLL_SECONDS - GAP_SECONDS):
-                    await self._urgent.wait()
-            except TimeoutError:
-                pass
+            await self._until_due()
             try:
                 await self.refresh()
             except Exception as error:  # noqa: BLE001 - whatever it is, breakers must not stand still from here on
                 self._on_error(f"the breakers could not be refreshed: {error!r}")
 
+    async def _until_due(self) -> None:
+        """For `POLL_SECONDS`, or until something is urgent; for `GAP_SECONDS` at least."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + GAP_SECONDS
+        timer = loop.call_later(POLL_SECONDS, self._urgent.set)
+        try:
+            await self._urgent.wait()
+        finally:
+            timer.cancel()
+        if (left := until - loop.time()) > 0:
+            await asyncio.sleep(left)
+
     async def refresh(self, *, everything: bool = False) -> None:
         """One round over all breakers: deltas that are due go out, mirrors become what Redis says."""
         self._urgent.clear()
-        await asyncio.gather(*(self._sync(mirror, everything) for mirror in list(self._mirrors.values())))
+        mirrors = list(self._mirrors.values())
+        telling = [self._sync(mirror, everything) for mirror in mirrors if mirror.pending.outcomes]
+        seeing = self._see([mirror for mirror in mirrors if not mirror.pending.outcomes])
+        await (asyncio.gather(seeing, *telling) if telling else seeing)
+
+    async def _see(self, mirrors: Sequence[_Mirror]) -> None:
+        """What Redis says of those about which there is nothing to tell; most of the time that is all."""
+        told = [(self._script_now(), "see")]
+        try:
+            replies = await self._store.ask_each(
+                [pack_call(b"EVALSHA", self._script.sha, [mirror.keys], told) for mirror in mirrors]
+            )
+        except StoreUnavailable:
+            self._away = True
+            for mirror in mirrors:
+                self._absorb(mirror, self._take(mirror))
+            return
+        for mirror, reply in zip(mirrors, replies, strict=True):
+            if isinstance(reply, ResponseError):
+                await self._sync(mirror, everything=False)  # by itself: the server may not know the script yet
+            else:
+                self._take_over(mirror, reply)
 
     async def _sync(self, mirror: _Mirror, everything: bool) -> None:
         waited = self._now_us() - mirror.flushed_us >= SUCCESSES_US
@@ -279,7 +308,7 @@ class RedisBreakerBoard:
     async def _step(self, mirror: _Mirror, step: str, *arguments: Any) -> Answer:
         """Run one step in Redis and mirror its outcome."""
         try:
-            reply = await self._store.run(self._script, mirror.keys, (self._script_now(), step, *arguments))
+            reply = await self._store.run(self._script, [mirror.keys], [(self._script_now(), step, *arguments)])
         except ResponseError as error:
             if not self._away:
                 self._on_error(f"Redis can't run the breaker's script: {error}")
@@ -288,6 +317,9 @@ class RedisBreakerBoard:
         except StoreUnavailable:
             self._away = True
             raise
+        return self._take_over(mirror, reply)
+
+    def _take_over(self, mirror: _Mirror, reply: Sequence[bytes]) -> Answer:
         self._away = False
         answer = parse(reply, self._now_us())
         mirror.buckets, mirror.streak = answer.buckets, answer.streak

@@ -4,7 +4,7 @@ How are steps written down for the scripts, and what do the scripts' answers mea
 Money and times travel as text, admissions as one line (see ``admit.lua``), refusals as lists that begin with a word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -40,6 +40,8 @@ from perpetuo.domain.model.settings import IdempotencySettings
 encode_event = msgspec.json.Encoder().encode
 decode_event = msgspec.json.Decoder(Event).decode
 _encode_head = msgspec.json.Encoder().encode
+
+
 _decode_head = msgspec.json.Decoder(tuple[int, str, tuple[tuple[str, str], ...]]).decode
 
 _WORDS: dict[bytes, AdmitRefused | ClaimRefused] = {
@@ -83,9 +85,9 @@ def admit_decision(reply: Any, request: AdmitRequest, plan: RequestPlan, row: Ev
         case [b"budget", which, spent, held, at, reserved]:
             reading = budget_reading(request.budgets[which - 1], int(spent), int(held), int(at))
             return BudgetRefused(reading, bool(reserved))
-        case [b"replay", head, body]:
+        case [b"replay", head, body, call]:
             status, content_type, headers = _decode_head(head)
-            return Replay(StoredAnswer(status, content_type, headers, body))
+            return Replay(StoredAnswer(status, content_type, headers, body, call.decode()))
         case [word]:
             return _WORDS[word]
     raise ValueError(f"admit.lua answered {reply!r}")
@@ -94,9 +96,9 @@ def admit_decision(reply: Any, request: AdmitRequest, plan: RequestPlan, row: Ev
 def _admitted(line: bytes, request: AdmitRequest, plan: RequestPlan, row: Event) -> Admitted:
     words = line.split()
     at, now = int(words[2]), int(words[3])
-    money = iter(map(int, words[6:]))
+    money: Iterator[Nano] = map(Nano, map(int, words[6:]))
     if at < plan.until_us:
-        readings = tuple([BudgetReading(*window, next(money), next(money)) for window in plan.windows])  # type: ignore[arg-type]
+        readings = tuple([BudgetReading(*window, next(money), next(money)) for window in plan.windows])
     else:
         readings = tuple([budget_reading(b, next(money), next(money), at) for b in request.budgets])
     left = list(money)  # of a call that was put back nothing: its rate slot is not
@@ -152,21 +154,22 @@ def keep_arguments(settlement: Settlement, keeping: IdempotencySettings, accepts
     if settlement.keep is Keep.MARK or answer is None or not accepts or len(answer.body) > keeping.max_bytes:
         return "M", hold.fence, claim.fingerprint, claim.ttl_us, "", "", 0
     head = _encode_head((answer.status, answer.content_type, answer.headers))
-    return "S", hold.fence, claim.fingerprint, claim.ttl_us, head, answer.body, keeping.max_bytes_per_tenant
+    return (
+        "S",
+        hold.fence,
+        claim.fingerprint,
+        claim.ttl_us,
+        head,
+        answer.body,
+        keeping.max_bytes_per_tenant,
+        answer.call,
+    )
 
 
 def settled(reply: Sequence[Any], hold: Hold) -> Settled:
     stored, revision, repeated = reply[:3]
-    return Settled(bool(stored), revision, bool(repeated), tuple(readings_again(hold, reply[3:])))
-
-
-def readings_again(hold: Hold, numbers: Sequence[bytes]) -> list[BudgetReading]:
-    """The hold's windows with the money they have now."""
-    money = [Nano(int(n)) for n in numbers]
-    return [
-        BudgetReading(b.scope, b.period, b.window, b.limit, b.resets_at_us, money[2 * i], money[2 * i + 1])
-        for i, b in enumerate(hold.budgets)
-    ]
+    numbers: Any = map(int, reply[3:])
+    return Settled(bool(stored), revision, bool(repeated), hold.budgets, tuple(zip(numbers, numbers, strict=True)))
 
 
 def refused_growth(reply: Sequence[Any], hold: Hold) -> BudgetRefused | AdmitRefused:

@@ -34,12 +34,15 @@ class Watch:
         self._store = store
         self._layout_problem: str | None = None
         self.room = Room()
+        self.version: str | None = None
+        """What the server calls itself; ``None``: it has not said so."""
 
     async def look(self) -> None:
         """One look. `StoreUnavailable`: there is nothing to see, and what was seen before stands."""
         info, layout = await asyncio.gather(self._store.execute(b"INFO"), self._store.execute(b"GET", keys.FORMAT))
         facts = parse_info(info)
         self.room = Room.of(facts)
+        self.version = facts.get("valkey_version") or facts.get("redis_version")
         self._store.seen(None if facts.get("role") == "slave" else facts.get("run_id", ""))
         if layout is None:
             layout = await self._marked()

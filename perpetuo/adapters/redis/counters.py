@@ -5,12 +5,13 @@ Sealed by one worker, drained, summed, opened; `perpetuo.domain.gateway.reseed` 
 lock with a time limit: whoever loses it can't open.
 """
 
-import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from perpetuo.adapters.redis import keys
+from perpetuo.adapters.redis.each import run_each_in_life
+from perpetuo.adapters.redis.resp import Bulks
 from perpetuo.adapters.redis.scripts import Script, load
 from perpetuo.adapters.redis.store import RedisStore, run, run_in_life
 from perpetuo.adapters.redis.stream import GROUP, Entry, acknowledge, entries_of
@@ -19,6 +20,8 @@ from perpetuo.domain.ports import Seal, StreamedEvent
 
 STATUS, SEAL, OPEN = load("status", "common"), load("seal", "common"), load("open", "common")
 SEALED = load("sealed")
+LOOK = [([Bulks.of(keys.life(p), keys.seeded(p))], ()) for p in map(keys.shard_prefix, range(keys.SHARDS))]
+"""What is asked at every look, written down once."""
 SEAL_MS = 5_000
 BATCH = 1_000
 
@@ -47,12 +50,9 @@ class RedisCounters:
         return self._waiting
 
     async def closed(self) -> Sequence[int]:
-        states = await asyncio.gather(*(self._is_open(keys.shard_prefix(shard)) for shard in range(keys.SHARDS)))
+        states = await run_each_in_life(self._store, STATUS, self._now(), LOOK)
         self._seen_open = self._seen_open or any(states)
         return [shard for shard, is_open in enumerate(states) if not is_open]
-
-    async def _is_open(self, p: str) -> bool:
-        return bool(await self._run(STATUS, [keys.life(p), keys.seeded(p)], []))
 
     async def seal(self, shard: int, windows: Sequence[tuple[str, str]]) -> Seal | None:
         p = keys.shard_prefix(shard)
@@ -78,5 +78,8 @@ class RedisCounters:
         return opened
 
     async def _run(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> Any:
-        now = self._now_us() if self._now_us else b""
-        return await run_in_life(self._store, script, now, names, arguments)
+        return await run_in_life(self._store, script, self._now(), [names], [arguments])
+
+    def _now(self) -> Any:
+        """For the scripts; empty: Redis's own clock."""
+        return self._now_us() if self._now_us else b""

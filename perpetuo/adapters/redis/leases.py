@@ -15,7 +15,9 @@ import attrs
 import msgspec
 
 from perpetuo.adapters.redis import codec, keys
+from perpetuo.adapters.redis.each import Each
 from perpetuo.adapters.redis.plans import PlansInUse, Scopes
+from perpetuo.adapters.redis.resp import Blocks
 from perpetuo.adapters.redis.scripts import Script, load
 from perpetuo.adapters.redis.store import FailedError
 from perpetuo.domain.model.admission import Abandoned, Hold
@@ -30,7 +32,10 @@ MOST_REAPED = 200
 """A sweep takes so many from a shard; the next one goes on."""
 REAPED, LOST = 1, 2
 
+SHARDS = [keys.shard_prefix(shard) for shard in range(keys.SHARDS)]
+
 Run = Callable[[Script, Sequence[Any], Sequence[Any]], Awaitable[Any]]
+RunEach = Callable[[Script, Each], Awaitable[list[Any]]]
 _decode_scopes = msgspec.json.Decoder(Scopes).decode
 
 
@@ -54,10 +59,11 @@ class Record:
 
 
 class Leases:
-    """Renewing and reaping, for `RedisLedger`. ``run`` puts time and run id in front of the arguments."""
+    """Renewing and reaping, for `RedisLedger`. ``run`` and ``run_each`` put time and run id in front of arguments."""
 
-    def __init__(self, run: Run, plans: PlansInUse) -> None:
+    def __init__(self, run: Run, run_each: RunEach, plans: PlansInUse) -> None:
         self._run = run
+        self._run_each = run_each
         self._plans = plans
         self._stuck: dict[str, str] = {}
         """Calls that could not be reaped, and why."""
@@ -75,13 +81,14 @@ class Leases:
         for hold in holds:
             shards[keys.shard_of(hold.tenant)].append(hold)
         pieces = [(shard, piece) for shard in range(keys.SHARDS) for piece in _pieces(shards[shard])]
-        answers = await asyncio.gather(*(self._renew(shard, piece) for shard, piece in pieces))
+        answers = await self._run_each(RENEW, [self._renewal(shard, piece) for shard, piece in pieces])
         asked = [hold for _, piece in pieces for hold in piece]
-        states = list(zip(asked, [state for states in answers for state in states], strict=True))
+        states = list(zip(asked, [state for states in answers for state in states[1:]], strict=True))
         await asyncio.gather(*(self._restore(hold) for hold, state in states if state == LOST))
         return frozenset(hold.call for hold, state in states if state == REAPED)
 
-    async def _renew(self, shard: int, holds: Sequence[Hold]) -> Sequence[int]:
+    def _renewal(self, shard: int, holds: Sequence[Hold]) -> tuple[Blocks, Blocks]:
+        """Keys and arguments of the script."""
         p = keys.shard_prefix(shard)
         names: list[str | bytes] = [keys.life(p), keys.seeded(p), keys.holds(p)]
         arguments: list[Any] = []
@@ -94,8 +101,7 @@ class Leases:
             else:
                 names.append(keys.idempotency(p, hold.tenant, hold.claim.key))
                 arguments += [1, hold.claim.lease_us, hold.claim.ttl_us, hold.fence]
-        reply: list[int] = await self._run(RENEW, names, arguments)
-        return reply[1:]
+        return [names], [arguments]
 
     async def _restore(self, hold: Hold) -> None:
         plan = self._plans.of_hold(hold)
@@ -114,11 +120,11 @@ class Leases:
 
     async def reap(self) -> Sequence[Abandoned]:
         self._stuck = {}
-        swept = await asyncio.gather(*(self._sweep(keys.shard_prefix(shard)) for shard in range(keys.SHARDS)))
+        ended = await self._run_each(EXPIRED, [([[keys.life(p), keys.holds(p)]], [[MOST_REAPED]]) for p in SHARDS])
+        swept = await asyncio.gather(*(self._sweep(p, calls) for p, calls in zip(SHARDS, ended, strict=True) if calls))
         return [abandoned for shard in swept for abandoned in shard]
 
-    async def _sweep(self, p: str) -> list[Abandoned]:
-        ended = await self._run(EXPIRED, [keys.life(p), keys.holds(p)], [MOST_REAPED])
+    async def _sweep(self, p: str, ended: Sequence[bytes]) -> list[Abandoned]:
         reaped = [await self._reap_if_possible(p, call.decode()) for call in ended]
         return [abandoned for abandoned in reaped if abandoned is not None]
 

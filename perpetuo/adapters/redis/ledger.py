@@ -13,11 +13,14 @@ from typing import Any
 import attrs
 
 from perpetuo.adapters.redis import codec, keys
+from perpetuo.adapters.redis.each import Each, run_each_in_life
 from perpetuo.adapters.redis.leases import Leases
 from perpetuo.adapters.redis.plans import HoldPlan, PlansInUse, plan_unknown
+from perpetuo.adapters.redis.resp import Blocks
 from perpetuo.adapters.redis.room import ADMISSION_BELOW, ANSWERS_BELOW, Room
 from perpetuo.adapters.redis.scripts import Script, load
 from perpetuo.adapters.redis.store import FullError, RedisStore, run, run_in_life
+from perpetuo.adapters.redis.used import read_used
 from perpetuo.domain.model.admission import (
     MINUTE_US,
     Abandoned,
@@ -38,10 +41,11 @@ from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import IdempotencySettings
 from perpetuo.domain.policy import adjustment as adjusting
 from perpetuo.domain.policy import budget
+from perpetuo.domain.policy.nearness import Used, Watched
 
 ADMIT, SETTLE = load("admit", "common"), load("settle", "common")
 ADJUST = load("adjust", "common")
-EXTEND, CANCEL, USAGE = load("extend", "common"), load("cancel", "common"), load("usage", "common")
+EXTEND, CANCEL, USAGE = load("extend", "common"), load("cancel", "common"), load("usage", "common", "window")
 ANY_TIME = 0
 """A boundary between two names of the same window."""
 
@@ -77,24 +81,24 @@ class RedisLedger:
         self._problem = problem
         self._now_us = now_us
         self._plans = PlansInUse()
-        self._leases = Leases(self._run, self._plans)
+        self._leases = Leases(self._run, self._run_each, self._plans)
 
     # --- atomic steps ----------------------------------------------------------------------------
 
     async def admit(self, request: AdmitRequest) -> AdmitDecision:
         plan = self._plans.of_request(request)
         claim = request.claim
-        names: list[Any] = [plan.head, keys.call(plan.prefix, request.call), plan.keys]
+        names: list[Any] = [plan.head, (keys.call(plan.prefix, request.call),), plan.keys]
         room = b"1" if self._room().below(ADMISSION_BELOW) else b"0"
         row = codec.row_if_abandoned(request, plan)
         hold = budget.as_held(request.hold, request.budgets)
-        arguments: list[Any] = [request.call, hold, request.hold_min, request.lease_us, room, plan.limited]
-        arguments += [codec.encode_event(row), plan.arguments]
+        own = (request.call, hold, request.hold_min, request.lease_us, room, plan.limited, codec.encode_event(row))
+        arguments: list[Any] = [own, plan.arguments]
         if claim is not None:
-            names += [keys.idempotency(plan.prefix, request.tenant, claim.key), *plan.replay_key]
-            arguments += [*codec.claim_arguments(claim), *plan.replay_arguments]
+            names.append((keys.idempotency(plan.prefix, request.tenant, claim.key), *plan.replay_key))
+            arguments.append((*codec.claim_arguments(claim), *plan.replay_arguments))
         try:
-            reply = await self._run(ADMIT, names, arguments)
+            reply = await self._run_blocks(ADMIT, names, arguments)
         except FullError:
             return AdmitRefused.NO_ROOM
         return codec.admit_decision(reply, request, plan, row)
@@ -116,17 +120,19 @@ class RedisLedger:
         budget.check_charge(settlement.charge)
         hold = settlement.hold
         plan = self._plans.of_hold(hold)
-        names: list[Any] = [plan.holds, keys.call(plan.prefix, hold.call), plan.settled]
-        arguments: list[Any] = [hold.call, settlement.charge, codec.encode_event(settlement.event), hold.epoch]
-        arguments.append(plan.resets)
+        names: list[Any] = [(plan.holds, keys.call(plan.prefix, hold.call)), plan.settled]
+        own = (hold.call, settlement.charge, codec.encode_event(settlement.event), hold.epoch)
+        arguments: list[Any] = [own, plan.resets]
         if hold.claim is not None:
-            names += [
-                keys.idempotency(plan.prefix, hold.tenant, hold.claim.key),
-                keys.answers(plan.prefix, hold.tenant),
-                keys.kept(plan.prefix, hold.tenant),
-            ]
-            arguments += codec.keep_arguments(settlement, keeping, self.accepts_answers())
-        return codec.settled(await self._run(SETTLE, names, arguments), hold)
+            names.append(
+                (
+                    keys.idempotency(plan.prefix, hold.tenant, hold.claim.key),
+                    keys.answers(plan.prefix, hold.tenant),
+                    keys.kept(plan.prefix, hold.tenant),
+                )
+            )
+            arguments.append(codec.keep_arguments(settlement, keeping, self.accepts_answers()))
+        return codec.settled(await self._run_blocks(SETTLE, names, arguments), hold)
 
     async def cancel(self, hold_or_request: Hold | AdmitRequest) -> None:
         call, claim = hold_or_request.call, hold_or_request.claim
@@ -179,6 +185,10 @@ class RedisLedger:
         numbers = [int(n) for n in reply[1:]]
         return [Usage(scope, *numbers[3 * i : 3 * i + 3]) for i, scope in enumerate(scopes)]
 
+    async def read_used(self, watched: Sequence[Watched]) -> Sequence[Used]:
+        now = self._now_us() if self._now_us else b""
+        return await read_used(self.store, watched, now)
+
     async def in_flight(self, tenant: str, call: str) -> Event | None:
         return await self._leases.row_if_abandoned(tenant, call)
 
@@ -191,8 +201,14 @@ class RedisLedger:
     # --- running ---------------------------------------------------------------------------------
 
     def _run(self, script: Script, names: Sequence[Any], arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
+        return self._run_blocks(script, [names], [arguments])
+
+    def _run_blocks(self, script: Script, names: Blocks, arguments: Blocks) -> Coroutine[Any, Any, Any]:
         """Run a script whose first two arguments are the time (empty: Redis's) and the run it is meant for."""
         return run_in_life(self.store, script, self._now_us() if self._now_us else b"", names, arguments)
+
+    def _run_each(self, script: Script, each: Each) -> Coroutine[Any, Any, list[Any]]:
+        return run_each_in_life(self.store, script, self._now_us() if self._now_us else b"", each)
 
     async def _run_plain(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> Any:
         return await run(self.store, script, names, [self._now_us() if self._now_us else b"", *arguments])

@@ -15,6 +15,7 @@ import msgspec
 from perpetuo.adapters.redis import keys
 from perpetuo.adapters.redis.resp import Bulks
 from perpetuo.domain.model.admission import AdmitRequest, BudgetLimit, BudgetReading, Hold
+from perpetuo.domain.model.money import Nano
 
 MOST = 20_000
 """Plans kept; when there are more, all are made anew."""
@@ -48,7 +49,7 @@ class RequestPlan:
     """life, seeded, holds."""
     keys: Bulks
     arguments: Bulks
-    windows: tuple[tuple[str, str, str, int | None, int], ...]
+    windows: tuple[tuple[str, str, str, Nano | None, int], ...]
     """Of each budget, before any of them ends at ``until_us``: scope, period, window, limit and when it ends."""
     until_us: int
     day: str | None

@@ -2,14 +2,14 @@
 How does every worker know of raised budgets without a round trip per call?
 
 Rule 1: the truth is one hash a shard. A worker keeps a mirror, which a loop compares with the hash's version every
-0.4 s; `of` and `all` touch only the mirror. Nothing changed: 16 small reads, and calls notice nothing.
+0.4 s; `of` and `all` touch only the mirror. Nothing changed: 16 small reads in one write, and calls notice nothing.
 Rule 2: a raise and its event are one step in the tenant's shard, so SQL gets to know of each.
 Rule 3: a hash without a version, or with that of another run of Redis, may have lost some: what SQL and this worker
 know is put back first. While SQL is away, what this worker knows stays in force beside what is in the hash.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -17,6 +17,7 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from perpetuo.adapters.redis import keys
+from perpetuo.adapters.redis.resp import pack
 from perpetuo.adapters.redis.scripts import load
 from perpetuo.adapters.redis.store import RedisStore, run
 from perpetuo.domain.model.budgets import PastRaises, Raise
@@ -88,7 +89,7 @@ class RedisRaises:
 
     async def refresh(self) -> None:
         """Make the mirror what the hashes say; raises `StoreUnavailable`."""
-        found = await asyncio.gather(*(self._execute(b"HGET", _name(n), VERSION) for n in range(keys.SHARDS)))
+        found = [_told(reply, b"HGET") for reply in await self._store.ask_each(LOOK)]
         epoch = self._store.epoch
         changed = {n: version for n, version in enumerate(found) if version != self._known(n) or _lost(version, epoch)}
         if not changed:
@@ -96,8 +97,9 @@ class RedisRaises:
         lost = [n for n, version in changed.items() if _lost(version, epoch)]
         if lost:
             await self._put_back(lost, epoch)
-        read = await asyncio.gather(*(self._read(n) for n in changed))
-        for shard, now in zip(changed, read, strict=True):
+        read = await self._store.ask_each([pack((b"HGETALL", _name(n))) for n in changed])
+        for shard, reply in zip(changed, read, strict=True):
+            now = _read(_told(reply, b"HGETALL"))
             self._take(shard, now, whole=not _lost(now.version, epoch))
         self._index()
 
@@ -124,19 +126,6 @@ class RedisRaises:
         pairs = {shard: [part for pair in those.items() for part in pair] for shard, those in values.items()}
         await asyncio.gather(*(run(self._store, BACK, [_name(n)], [epoch, *those]) for n, those in pairs.items()))
 
-    async def _read(self, shard: int) -> _Shard:
-        flat = await self._execute(b"HGETALL", _name(shard))
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        version = fields.pop(VERSION, None)
-        live, ended = {}, set()
-        for name, value in fields.items():
-            _, _, text = value.partition(b" ")
-            if text == b"-":
-                ended.add(name.decode())
-            else:
-                live[name.decode()] = _decode(text)
-        return _Shard(version, live, frozenset(ended))
-
     def _take(self, shard: int, now: _Shard, *, whole: bool) -> None:
         if not whole:
             before = self._shards.get(shard, NOTHING).live
@@ -153,11 +142,24 @@ class RedisRaises:
             self._by_tenant = found
             self.on_change()
 
-    async def _execute(self, *command: Any) -> Any:
-        try:
-            return await self._store.execute(*command)
-        except ResponseError as error:
-            raise StoreUnavailable(f"Redis refused {command[0].decode()}: {error}") from error
+
+def _told(reply: Any, verb: bytes) -> Any:
+    if isinstance(reply, ResponseError):
+        raise StoreUnavailable(f"Redis refused {verb.decode()}: {reply}") from reply
+    return reply
+
+
+def _read(flat: Sequence[bytes]) -> _Shard:
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    version = fields.pop(VERSION, None)
+    live, ended = {}, set()
+    for name, value in fields.items():
+        _, _, text = value.partition(b" ")
+        if text == b"-":
+            ended.add(name.decode())
+        else:
+            live[name.decode()] = _decode(text)
+    return _Shard(version, live, frozenset(ended))
 
 
 def _lost(version: bytes | None, epoch: str) -> bool:
@@ -174,3 +176,7 @@ def _live(one: Raise) -> bytes:
 
 def _ended(until_us: int) -> bytes:
     return b"%d -" % until_us
+
+
+LOOK = [pack((b"HGET", _name(shard), VERSION)) for shard in range(keys.SHARDS)]
+"""What is asked at every look, written down once."""

@@ -3,7 +3,7 @@ Where does ``GET /v1/requests/{id}`` find a call that was refused?
 
 In a hash a shard and minute, kept for ten minutes; written in bulk by a worker's flusher.
 
-A flood fills nothing: at most 1,000 notes at a time, at most 2,000 a hash (a note takes 400 bytes: 9 MB a shard), and
+A flood fills nothing: at most 1,000 notes at a time, at most 2,000 a hash (400 to 600 bytes each: 13 MB a shard), and
 none at all while Redis is half full. Who asks for one that was not kept hears that the request is not known.
 """
 

@@ -5,7 +5,7 @@ Most are packed by hiredis, in C. A call's two scripts have some forty parts, of
 call under the same limits: those are written down once, as `Bulks`, and spliced in (2 µs a script; packing all: 4).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import attrs
@@ -27,29 +27,39 @@ class Bulks:
 
 def pack(command: Sequence[Any]) -> bytes:
     """A command as bytes."""
-    if Bulks in map(type, command):
-        return _spliced(command)
-    return hiredis.pack_command(tuple(command))  # type: ignore[no-any-return]
+    packed: bytes = hiredis.pack_command(tuple(command))
+    return packed
 
 
-def _spliced(command: Sequence[Any]) -> bytes:
-    out, count = [b""], 0
-    for part in command:
-        if part.__class__ is Bulks:
-            out.append(part.packed)
-            count += part.count
-        else:
-            raw = part if part.__class__ is bytes else str(part).encode()
-            out.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
-            count += 1
-    out[0] = b"*%d\r\n" % count
-    return b"".join(out)
+Blocks = Sequence[Bulks | Sequence[Any]]
+"""Parts of a command: some written down beforehand, the others one after the other."""
+
+
+def pack_call(verb: bytes, script: bytes, keys: Blocks, arguments: Blocks) -> bytes:
+    """The call of a script (``EVAL``, ``EVALSHA``), whose keys are announced by their number."""
+    named, names = _spliced(keys)
+    told, further = _spliced(arguments)
+    return b"*%d\r\n%b%b%b" % (3 + names + further, _parts((verb, script, names)), named, told)
+
+
+def _spliced(blocks: Blocks) -> tuple[bytes, int]:
+    """Parts of a command, and how many they are."""
+    out, count = [], 0
+    for block in blocks:
+        if isinstance(block, Bulks):
+            out.append(block.packed)
+            count += block.count
+        elif block:
+            out.append(_parts(block))
+            count += len(block)
+    return b"".join(out), count
+
+
+def _parts(parts: Sequence[Any]) -> bytes:
+    """Without the line that says how many follow."""
+    packed: bytes = hiredis.pack_command(tuple(parts))
+    return packed[packed.index(b"\n") + 1 :]
 
 
 def _bytes(part: object) -> bytes:
     return part if isinstance(part, bytes) else str(part).encode()
-
-
-def counted(parts: Iterable[Any]) -> int:
-    """How many parts of a command these are."""
-    return sum([part.count if part.__class__ is Bulks else 1 for part in parts])

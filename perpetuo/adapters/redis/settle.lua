@@ -1,6 +1,6 @@
 -- settle: release the hold, charge, keep the answer, append the event: once per call.
 -- KEYS  holds call life events | inflight* | budget* | [idem answers kept]
--- ARGV  now run id charge event admitted_in #inflight #budgets | resets* | [keep fence fingerprint ttl head body share]
+-- ARGV  now run id charge event admitted_in #inflight #budgets | resets* | [keep fence fingerprint ttl head body share call]
 -- keep: S store (it is small enough), M mark as done, F free; share: most bytes the tenant may have kept.
 -- Answers {stored, revision, repeated, spent, held, …}.
 local now, run, id, charge = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
@@ -50,7 +50,8 @@ local function finish(idem, answers, kept, a)
     call('PEXPIRE', idem, ms(ttl))
     return 0
   end
-  call('HSET', idem, 'st', 'D', 'fp', ARGV[a + 3], 'fence', fence, 'exp', expires, 'head', ARGV[a + 5], 'body', body)
+  call('HSET', idem, 'st', 'D', 'fp', ARGV[a + 3], 'fence', fence, 'exp', expires, 'head', ARGV[a + 5], 'body', body,
+    'call', ARGV[a + 8])
   call('PEXPIRE', idem, ms(ttl))
   call('ZADD', answers, expires, string.match(idem, '[^:]*$') .. ':' .. #body)
   call('SET', kept, text(total), 'KEEPTTL')

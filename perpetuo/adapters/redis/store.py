@@ -16,6 +16,8 @@ Rule 4: one broken lane makes the idle ones suspect too: they have to be greeted
 Rule 5: a connection may outlive what it was greeted by (behind a proxy, or a server that became a replica): who asks
 now and then who is there tells by `RedisStore.seen`, and connections greeted by another are replaced.
 Rule 6: what was never handed to a connection fails with `NeverSent`; anything else that fails may have run.
+Rule 7: who asks every shard waits for one future (`RedisStore.ask_each`): a task and a future for each of 16 commands
+take more time than Redis and the network together.
 """
 
 import asyncio
@@ -27,7 +29,7 @@ import attrs
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from perpetuo.adapters.redis.connection import BROKEN, Endpoint, Link, NotReadyError
-from perpetuo.adapters.redis.resp import counted, pack
+from perpetuo.adapters.redis.resp import Blocks, Bulks, pack, pack_call
 from perpetuo.adapters.redis.scripts import Script
 from perpetuo.domain.ports import NeverSent, StoreUnavailable
 
@@ -41,6 +43,37 @@ MAX_BATCH = 256
 
 
 @attrs.define(eq=False, slots=True)
+class _Together:
+    """Several commands for whose replies somebody waits at once."""
+
+    replies: "asyncio.Future[list[Any]]"
+    found: list[Any]
+    missing: int
+
+
+@attrs.define(eq=False, slots=True)
+class _Share:
+    """One of them, in the place of a future of its own."""
+
+    whole: _Together
+    place: int
+
+    def done(self) -> bool:
+        return self.whole.replies.done()
+
+    def set_result(self, reply: Any) -> None:
+        whole = self.whole
+        whole.found[self.place] = reply
+        whole.missing -= 1
+        if not whole.missing:
+            whole.replies.set_result(whole.found)
+
+    def set_exception(self, error: Exception) -> None:
+        """The first to fail fails them all; others may have run."""
+        self.whole.replies.set_exception(StoreUnavailable(str(error)) if isinstance(error, NeverSent) else error)
+
+
+@attrs.define(eq=False, slots=True)
 class _Waiting:
     """
     A command on its way. ``until`` is set once it was sent in vain (in whole or in part): then it must be answered by
@@ -50,7 +83,7 @@ class _Waiting:
     """
 
     packed: bytes
-    reply: "asyncio.Future[Any]"
+    reply: "asyncio.Future[Any] | _Share"
     epoch: str | None
     until: float = 0.0
 
@@ -126,7 +159,7 @@ class RedisStore:
         """Why Redis can't be used right now; ``None`` while it can."""
         return None if self._up else self._problem or "Redis has not answered yet"
 
-    async def run(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None = None) -> Any:
+    async def run(self, script: Script, keys: Blocks, arguments: Blocks, epoch: str | None = None) -> Any:
         """
         Run a script; its reply. `NeverSent`: it has not run; other `StoreUnavailable`: it may have.
 
@@ -137,34 +170,46 @@ class RedisStore:
             return await self.once_more(reply, script, keys, arguments, epoch)
         return reply
 
-    def ask(
-        self, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None
-    ) -> "asyncio.Future[Any]":
+    def ask(self, script: Script, keys: Blocks, arguments: Blocks, epoch: str | None) -> "asyncio.Future[Any]":
         """As `run`, but an error of the server is a reply; `once_more` knows what to do with it."""
-        return self._send((b"EVALSHA", script.sha, counted(keys), *keys, *arguments), epoch)
+        return self._send(pack_call(b"EVALSHA", script.sha, keys, arguments), epoch)
+
+    def ask_each(self, commands: Sequence[bytes], epoch: str | None = None) -> "asyncio.Future[list[Any]]":
+        """Send packed commands; all their replies in order, errors of the server among them."""
+        replies: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        whole = _Together(replies, [None] * len(commands), len(commands))
+        each = [_Waiting(packed, _Share(whole, place), epoch) for place, packed in enumerate(commands)]
+        if not each:
+            replies.set_result([])
+        elif self._up or self._trying:
+            self._queue.extend(each)
+            self._wake()
+        else:
+            self._fail(each[0], self._problem or "Redis is away")
+        return replies
 
     async def once_more(
-        self, error: ResponseError, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None
+        self, error: ResponseError, script: Script, keys: Blocks, arguments: Blocks, epoch: str | None
     ) -> Any:
         """Run a script by its text if the server does not know it; raises any other ``error``."""
         if not isinstance(error, NoScriptError):
             raise error
-        reply = await once_sent(self._send((b"EVAL", script.body, counted(keys), *keys, *arguments), epoch))
+        reply = await once_sent(self._send(pack_call(b"EVAL", script.body, keys, arguments), epoch))
         if isinstance(reply, ResponseError):
             raise reply
         return reply
 
     async def execute(self, *command: Any) -> Any:
         """Run one command; its reply, decoded to bytes, ints and lists."""
-        reply = await self._send(command, None)
+        reply = await self._send(pack(command), None)
         if isinstance(reply, ResponseError):
             raise reply
         return reply
 
-    def _send(self, command: Sequence[Any], epoch: str | None) -> "asyncio.Future[Any]":
-        """Put a command on its way, if asked so only in one life of Redis; errors of the server are replies."""
+    def _send(self, packed: bytes, epoch: str | None) -> "asyncio.Future[Any]":
+        """Put a packed command on its way, if asked so only in one life of Redis; errors of the server are replies."""
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(pack(command), reply, epoch)
+        waiting = _Waiting(packed, reply, epoch)
         if not self._up and not self._trying:
             self._fail(waiting, self._problem or "Redis is away")
             return reply
@@ -308,25 +353,25 @@ def _fit_for(epoch: str, batch: list[_Waiting]) -> list[_Waiting]:
     return [w for w in batch if w not in misfits] if misfits else batch
 
 
-async def run(
-    store: RedisStore, script: Script, keys: Sequence[Any], arguments: Sequence[Any], epoch: str | None = None
-) -> Any:
+async def run(store: RedisStore, script: Script, keys: Sequence[Any] | Bulks, arguments: Sequence[Any]) -> Any:
     """Run a script for somebody who knows no Redis: all that can go wrong is that the store can't be used."""
+    return await _run(store, script, [keys], [arguments], None)
+
+
+async def _run(store: RedisStore, script: Script, keys: Blocks, arguments: Blocks, epoch: str | None) -> Any:
     try:
         return await store.run(script, keys, arguments, epoch)
     except ResponseError as error:
-        raise _refusal(error, script) from error
+        raise refusal(error, script) from error
 
 
-def _refusal(error: ResponseError, script: Script) -> StoreUnavailable:
+def refusal(error: ResponseError, script: Script) -> StoreUnavailable:
     if "maxmemory" in str(error):  # 6.2 wraps the error of a command in one of the script
         return FullError("Redis is full")
     return FailedError(f"Redis failed at {script.name}: {error}")
 
 
-async def run_in_life(
-    store: RedisStore, script: Script, now: Any, keys: Sequence[Any], arguments: Sequence[Any]
-) -> Any:
+async def run_in_life(store: RedisStore, script: Script, now: Any, keys: Blocks, arguments: Blocks) -> Any:
     """
     Run a script that judges data by the life of Redis: its first two arguments are the time and the run id.
 
@@ -334,15 +379,15 @@ async def run_in_life(
     here twice, so what goes well takes one coroutine, not the three of `run`.
     """
     epoch = store.epoch
-    told = (now, epoch, *arguments)
+    told = ((now, epoch), *arguments)
     try:
         reply = await store.ask(script, keys, told, epoch)
         return await store.once_more(reply, script, keys, told, epoch) if isinstance(reply, ResponseError) else reply
     except ResponseError as error:
-        raise _refusal(error, script) from error
+        raise refusal(error, script) from error
     except AnotherLifeError as error:
         epoch = store.epoch
-        again = run(store, script, keys, (now, epoch, *arguments), epoch)
+        again = _run(store, script, keys, ((now, epoch), *arguments), epoch)
         return await (once_sent(again) if error.was_sent else again)
 
 

@@ -109,8 +109,10 @@ class RedisEventStream:
         await acknowledge(self._store, events)
 
     async def backlog(self) -> int:
-        names = [keys.events(keys.shard_prefix(shard)) for shard in range(keys.SHARDS)]
-        return sum(await asyncio.gather(*(self._store.execute(b"XLEN", name) for name in names)))
+        lengths = await self._store.ask_each([pack((b"XLEN", _events(shard))) for shard in range(keys.SHARDS)])
+        for wrong in (length for length in lengths if isinstance(length, ResponseError)):
+            raise wrong
+        return sum(lengths)
 
     async def close(self) -> None:
         """Give the connection back and leave the group."""
@@ -140,17 +142,15 @@ class RedisEventStream:
     # --- reading ---------------------------------------------------------------------------------
 
     async def _take_over(self, limit: int) -> list[Entry]:
-        taken = await asyncio.gather(*(self._take_over_from(shard, limit) for shard in self._open))
-        return [entry for entries in taken for entry in entries]
-
-    async def _take_over_from(self, shard: int, limit: int) -> list[Entry]:
-        command = (b"XAUTOCLAIM", _events(shard), GROUP, self._consumer, TAKE_OVER_MS, b"0-0", b"COUNT", limit)
-        try:
-            reply = await self._store.execute(*command)
-        except ResponseError:
-            self._open, self._lost = [], True
-            return []
-        return entries_of(shard, reply[1])
+        shards, own = self._open, (GROUP, self._consumer, TAKE_OVER_MS, b"0-0", b"COUNT", limit)
+        taken = await self._store.ask_each([pack((b"XAUTOCLAIM", _events(shard), *own)) for shard in shards])
+        found: list[Entry] = []
+        for shard, reply in zip(shards, taken, strict=True):
+            if isinstance(reply, ResponseError):
+                self._open, self._lost = [], True
+            else:
+                found += entries_of(shard, reply[1])
+        return found
 
     async def _read_new(self, limit: int, wait: float) -> list[Entry]:
         """At most a quarter of ``limit`` from each stream: 16 full ones must not bring 16 times as many."""

@@ -7,12 +7,7 @@ local answer = {text(now)}
 local function add(value) answer[#answer + 1] = value end
 for i = 1, ns do
   local rate = KEYS[2 * i - 1]
-  local at = math.max(now, tonumber(call('LINDEX', rate, 0) or '0'))
-  local low, high = -1, call('LLEN', rate)
-  while high - low > 1 do
-    local middle = math.floor((low + high) / 2)
-    if tonumber(call('LINDEX', rate, middle)) > at - window then low = middle else high = middle end
-  end
+  local high = admitted(rate, now, window)
   add(high)
   if high > 0 then add(text(tonumber(call('LINDEX', rate, high - 1)) + window - now)) else add('0') end
   add(call('ZCOUNT', KEYS[2 * i], '(' .. text(now), '+inf'))

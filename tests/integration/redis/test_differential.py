@@ -22,12 +22,16 @@ from perpetuo.domain.model.admission import (
     Abandoned,
     AdmitRequest,
     Admitted,
+    BudgetLimit,
     Hold,
     Keep,
     UnknownOutcome,
 )
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import IdempotencySettings
+from perpetuo.domain.model.tenants import Limits
+from perpetuo.domain.policy.nearness import Watched
+from perpetuo.domain.policy.windows import Window
 from perpetuo.domain.ports import EventStream, WindowSum
 from tests.contract.ledger_world import (
     DAY,
@@ -189,11 +193,24 @@ class Pair:
         limits = [day(100), month(150), day(60, BATCH), month(90, BATCH)]
         await self.both(lambda ledger: ledger.read_budgets(limits, TENANT))
         await self.both(lambda ledger: ledger.read_usage(TENANT, [TENANT, BATCH, REPLAYS]))
+        watched = [
+            Watched(TENANT, TENANT, ALL, *windows(limits[:2])),
+            Watched(TENANT, BATCH, ALL, *windows(limits[2:])),
+        ]
+        watched.append(Watched("other", "other", Limits(), *windows(limits[:2])))
+        await self.both(lambda ledger: ledger.read_used(watched))
         for asked in self.requests[:2]:
             await self.both(lambda ledger, call=asked.call: ledger.in_flight(TENANT, call))  # type: ignore[misc]
 
     async def compare_events(self) -> None:
         assert await events(self.redis.stream) == await events(self.policy)
+
+
+ALL = Limits(1, 1, Nano(1), Nano(1))
+
+
+def windows(limits: Sequence[BudgetLimit]) -> list[Window]:
+    return [Window(b.period, b.current, b.following, b.boundary_us, b.following_end_us) for b in limits]
 
 
 def plain(answered: Any) -> Any:

@@ -9,6 +9,13 @@ from perpetuo.adapters.redis import keys
 from perpetuo.adapters.redis.raises import RedisRaises
 from perpetuo.adapters.redis.store import RedisStore
 from perpetuo.adapters.redis.stream import RedisEventStream
+from perpetuo.adapters.system import RealSystem
+from perpetuo.adapters.telemetry.cells import Cells
+from perpetuo.adapters.telemetry.journal import TelemetryJournal
+from perpetuo.adapters.telemetry.logs import open_log
+from perpetuo.adapters.telemetry.metrics import Labels, Metrics
+from perpetuo.domain.gateway.budgets import Operation, Raised, end_raise
+from perpetuo.domain.gateway.operate import Actor
 from perpetuo.domain.model.budgets import PastRaises
 from perpetuo.domain.model.events import Event
 from perpetuo.domain.policy import raises as raising
@@ -126,3 +133,16 @@ async def test_raises_long_over_are_forgotten(board: RedisRaises, world: RedisWo
     await board.put(attrs.evolve(ONE, until_us=FAR), told(ONE))
     fields = await world.store.execute(b"HKEYS", keys.raises(keys.prefix_of(TENANT)))
     assert sorted(fields) == [b"r1", b"v"]
+
+
+async def test_a_raise_can_be_ended_at_once_through_another_worker(
+    board: RedisRaises, other_worker: RedisRaises
+) -> None:
+    """It has not looked since the raise was made."""
+    await other_worker.refresh()
+    await board.put(ONE, told(ONE))
+    system = RealSystem()
+    metrics = Metrics(Cells.in_process(), Labels.of((), (), ()))
+    journal = TelemetryJournal(open_log("error", "json"), metrics, system.monotonic, lambda _: None)
+    asked = Operation(system.new_id(), Actor("alice", "r-1", None), "over")
+    assert await end_raise(other_worker, journal, system, asked, ONE.id) == Raised(ONE, repeated=False)
