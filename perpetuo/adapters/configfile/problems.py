@@ -45,7 +45,12 @@ class ConfigError(Exception):
         found = list(problems)
         files = {file: n for n, file in enumerate(dict.fromkeys(problem.file for problem in found))}
         self.problems = sorted(found, key=lambda p: (files[p.file], p.line, p.column))
-        super().__init__("\n".join(map(str, self.problems)))
+        super().__init__("\n".join(self.texts))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """A line for each problem."""
+        return tuple(map(str, self.problems))
 
 
 def is_secret(path: Path) -> bool:

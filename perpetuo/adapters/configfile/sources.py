@@ -10,7 +10,7 @@ Rule 4: a wildcard may match nothing (nobody has a file yet), but its directory 
         must not look like a hundred tenants who left.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path as FilePath
 from pathlib import PurePath
@@ -25,6 +25,7 @@ from perpetuo.adapters.configfile.watch import Seen, has_wildcard, look
 
 LISTS = {"providers": "id", "models": "name", "plans": "id", "tenants": "id"}
 """Sections that are lists, which included files may hold too, and what their items go by."""
+FROM_OUTSIDE = ("apiKey", "baseUrl", "proxy")
 _ONLY_MAIN = frozenset(schema.camel(a.name) for a in attrs.fields(schema.ConfigFile)) - LISTS.keys()
 
 
@@ -73,6 +74,18 @@ class Sources:
         return digest.hexdigest()[:12]
 
     @property
+    def variables(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        """By provider and member: the variables that its address or a secret of it was made of."""
+        found: dict[tuple[str, str], tuple[str, ...]] = {}
+        for place, provider in enumerate(self.root.get("providers") or ()):
+            for member in FROM_OUTSIDE:
+                number, path = self.locate(("providers", place, member))
+                names = self.files[number].document.sources.get(path)
+                if names:
+                    found[provider["id"], member] = names
+        return found
+
+    @property
     def unmatched(self) -> list[str]:
         """Patterns that no file goes by yet."""
         return [pattern for pattern in self.seen.patterns if not look(self.seen.path, (pattern,)).included]
@@ -114,10 +127,16 @@ def sources_of(text: str, variables: Mapping[str, str], file: str) -> Sources:
 
 def with_text(sources: Sources, number: int, text: str, variables: Mapping[str, str]) -> Sources:
     """As ``sources``, had one of its files another text. Nothing is read."""
-    reader = _Reader(sources.seen.path, variables)
-    for n, source in enumerate(sources.files):
-        reader.read(source.file, text if n == number else source.text)
-    return reader.sources(sources.seen)
+    files = [(source.file, text if n == number else source.text) for n, source in enumerate(sources.files)]
+    return attrs.evolve(with_texts(sources.seen.path, files, variables), seen=sources.seen)
+
+
+def with_texts(path: FilePath, files: Sequence[tuple[str, str]], variables: Mapping[str, str]) -> Sources:
+    """Files by name and text, the main one at ``path`` first. Nothing is read."""
+    reader = _Reader(path, variables)
+    for file, text in files:
+        reader.read(file, text)
+    return reader.sources(Seen(path, (), None, ()))
 
 
 def _text(path: FilePath, absent: str) -> tuple[str, Finding | None]:

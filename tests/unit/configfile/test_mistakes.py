@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.unit.configfile.samples import VALID, problems, with_line
 
 KEY = "sk-a-very-secret-key-that-must-not-be-shown"
@@ -322,7 +323,7 @@ def test_a5_a_misplaced_key_is_not_shown(text: str) -> None:
     assert not any(KEY in line for line in found)
 
 
-@settings(max_examples=150)
+@examples(50, 500)
 @given(
     st.sampled_from(["apiKey: {}", "baseUrl: {}", "kind: {}", "http2: {}", "timeouts: {{total: {}}}", "id: {}"]),
     st.data(),
@@ -363,7 +364,7 @@ VALUES = st.recursive(
 SECTION = st.sampled_from(["providers", "models", "plans", "tenants", "retry", "admin", "server", "idempotency", "x"])
 
 
-@settings(max_examples=300)
+@examples(100, 1_000)
 @given(YAML_LIKE | st.text(max_size=30))
 @example("{[a]: b}")
 @example("? ? ? a")
@@ -374,7 +375,7 @@ def test_check_never_fails_on_any_text(text: str) -> None:
     assert all(len(line.splitlines()) == 1 for line in told)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@examples(60, 1_000, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(SECTION, VALUES, max_size=4))
 def test_check_never_fails_on_any_shape(shape: dict[str, object]) -> None:
     """Any value in any place is either right or a problem."""

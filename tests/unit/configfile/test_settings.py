@@ -24,6 +24,7 @@ from perpetuo.domain.model.money import Nano, Rate, usd
 from perpetuo.domain.model.pricing import FREE, Price, Rates
 from perpetuo.domain.model.settings import ClientIp, Settings, WhenShort
 from perpetuo.domain.model.tenants import Limits
+from tests.patience import best
 from tests.unit.configfile.samples import VALID, problems, settings, with_line
 
 ROOT = Path(__file__).parents[3]
@@ -339,9 +340,13 @@ def test_ten_thousand_tenants_load_in_three_seconds() -> None:
     """A large file is no reason to wait; measured 1.3 s on an idle two-core machine."""
     tenant = '  - {{id: "tenant-{0}", plan: pro, limits: {{rateLimitMin: 100, budgetDay: 50}}, apiKeys: ["sk-{0}"]}}\n'
     text = VALID + "".join(tenant.format(i) for i in range(10_000))
-    started = time.process_time()
-    assert len(settings(text).callers) == 10_001
-    assert time.process_time() - started < 3
+
+    def loaded() -> float:
+        started = time.process_time()
+        assert len(settings(text).callers) == 10_001
+        return time.process_time() - started
+
+    best(3, loaded)
 
 
 def test_an_unlimited_limit_is_not_a_number() -> None:
