@@ -5,9 +5,8 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 GIVES_WAY_SECONDS = 0.0002
 
@@ -44,21 +43,37 @@ def open_files() -> int | None:
         return None
 
 
-@contextmanager
-def giving_way() -> Iterator[None]:
+class _GivingWay:
     """
     For long work in a thread beside the calls: it lets go of the interpreter 25 times as often as usual.
 
     Each turn of the loop may wait for that, and a call has a dozen of them. In an imitation, while 10,000 tenants were
     read, twice as many rounds of a dozen turns went through (170, 122, 108 became 315, 257, 261); the longest round and
     the time of the reading stayed within the noise.
+
+    Several threads may be at it: the first changes the interpreter's interval, the last puts it back.
     """
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(GIVES_WAY_SECONDS)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._threads = 0
+        self._usual = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._threads == 0:
+                self._usual = sys.getswitchinterval()
+                sys.setswitchinterval(GIVES_WAY_SECONDS)
+            self._threads += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                sys.setswitchinterval(self._usual)
+
+
+giving_way = _GivingWay()
 
 
 def uuid7(ms: int, rand: int) -> str:

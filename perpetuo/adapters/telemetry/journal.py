@@ -47,7 +47,11 @@ class _Trouble:
 
 
 class TelemetryJournal:
-    """`perpetuo.domain.ports.Journal` into log and metrics; refusals also go to ``note``, towards SQL."""
+    """
+    `perpetuo.domain.ports.Journal` into log and metrics; refusals also go to ``note``, towards SQL.
+
+    Finished calls also go to ``trace``, where traces are on.
+    """
 
     def __init__(
         self, log: Log, metrics: Metrics, monotonic: Callable[[], float], note: Callable[[RefusalNote], None]
@@ -57,10 +61,15 @@ class TelemetryJournal:
         self._monotonic = monotonic
         self._note = note
         self._troubles: dict[str, _Trouble] = {}
+        self.trace: Callable[[Event], None] | None = None
 
     def configure(self, settings: Settings) -> None:
         """Take over the names of a new configuration: only they become labels."""
         self._metrics.configure(Labels.of(settings.tenants, settings.models.by_name, settings.providers))
+
+    def goes_by(self, version: str, read_us: int) -> None:
+        """The configuration in force, and when it was read."""
+        self._metrics.goes_by(version, read_us)
 
     def reloaded(self, result: str) -> None:
         """A changed configuration was loaded: ``success`` or ``failure``."""
@@ -73,6 +82,8 @@ class TelemetryJournal:
         level = "info" if event.outcome in _FINE else "warning"
         if self._log.enabled(level):
             self._log.trusted(level, "call", call_fields(event))
+        if self.trace is not None:
+            self.trace(event)
 
     def refused(self, note: RefusalNote) -> None:
         self._metrics.refused(note)

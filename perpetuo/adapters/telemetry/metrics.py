@@ -129,6 +129,18 @@ RELOADS = _counter(
     "result",
     always=("success", "failure"),
 )
+CONFIGURATIONS = Metric(
+    "perpetuo_config_versions",
+    Kind.GAUGE,
+    "Different configurations that this gateway's workers go by: 1; for a moment 2, while they take a new one over.",
+)
+SPANS_EXPORTED = _counter("perpetuo_trace_spans_exported_total", "Spans that the collector of traces took.")
+SPANS_DROPPED = _counter(
+    "perpetuo_trace_spans_dropped_total",
+    "Spans that it will not see: `queue_full`, `export_failed`, `rejected` by it, `shutdown`.",
+    "reason",
+    always=("queue_full", "export_failed", "rejected", "shutdown"),
+)
 CONNECTIONS = Metric(
     "perpetuo_upstream_connections",
     Kind.GAUGE,
@@ -153,8 +165,8 @@ FILES = Metric(
 
 METRICS = (
     REQUESTS, DURATION, OVERHEAD, FIRST_TOKEN, TOKENS, COST, REFUSALS, AUTH_FAILURES, IN_FLIGHT, ATTEMPTS, BREAKER,
-    BUDGET, BUDGET_LIMIT, IDEMPOTENCY, BACKLOG, ABANDONED, HOLD_EXCEEDED, STORE_ERRORS, RELOADS, CONNECTIONS,
-    TASKS, RESIDENT, FILES,
+    BUDGET, BUDGET_LIMIT, IDEMPOTENCY, BACKLOG, ABANDONED, HOLD_EXCEEDED, STORE_ERRORS, RELOADS, CONFIGURATIONS,
+    SPANS_EXPORTED, SPANS_DROPPED, CONNECTIONS, TASKS, RESIDENT, FILES,
 )  # fmt: skip
 
 SUM = "sum"
@@ -262,6 +274,11 @@ class Metrics:
         self._calls.clear()
         self._one.clear()
         self._attempts.clear()
+
+    def goes_by(self, version: str, read_us: int) -> None:
+        """This worker goes by the configuration of this version, hexadecimal digits, since it was read."""
+        self._values[self.cells.cell(name_of(CONFIGURATIONS))] = int(version or "0", 16)
+        self._values[self.cells.cell(name_of(CONFIGURATIONS, part=AT))] = read_us
 
     def finished(self, event: Event) -> None:
         key = (event.tenant_id, event.model, event.provider, event.status)

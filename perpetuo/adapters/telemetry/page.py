@@ -8,7 +8,7 @@ worker is scraped, and left out while the store is away.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -24,6 +24,7 @@ from perpetuo.adapters.telemetry.metrics import (
     BREAKER,
     BUDGET,
     BUDGET_LIMIT,
+    CONFIGURATIONS,
     CONNECTIONS,
     FILES,
     IN_FLIGHT,
@@ -101,6 +102,12 @@ class MetricsPage:
         return generate_latest(registry)
 
 
+def versions(alive: Iterable[Mapping[Name, float]]) -> int:
+    """By how many different configurations these workers go."""
+    name = name_of(CONFIGURATIONS)
+    return len({slot[name] for slot in alive if name in slot})
+
+
 class _Page:
     """A prometheus-client collector over numbers already read."""
 
@@ -133,6 +140,8 @@ class _Page:
         if metric is IN_FLIGHT:
             value = name_of(metric)
             return [((), sum(slot.get(value, 0.0) for slot in self._alive))]
+        if metric is CONFIGURATIONS:
+            return [((), versions(self._alive))]
         if metric.name in OCCUPIED:
             return self._occupied(metric)
         if metric is BREAKER:

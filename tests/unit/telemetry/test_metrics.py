@@ -239,6 +239,24 @@ async def test_in_flight_counts_only_workers_that_still_say_so(tmp_path: Path) -
     assert at(await shown(page(alive.cells, tmp_path, now)), "perpetuo_in_flight_requests") == 4
 
 
+@pytest.mark.anyio
+async def test_workers_that_go_by_different_configurations_are_told(tmp_path: Path) -> None:
+    """As many as there are among those alive: a worker that ended counts for nothing."""
+    now = Now()
+    one, other = Metrics(Cells.claim(tmp_path), LABELS), Metrics(Cells.claim(tmp_path), LABELS)
+    for worker, version in ((one, "56cb27243aba"), (other, "56cb27243abb")):
+        worker.goes_by(version, 0)
+        worker.in_flight(0, now())
+    assert at(await shown(page(one.cells, tmp_path, now)), "perpetuo_config_versions") == 2
+    now.seconds += 6
+    one.in_flight(0, now())
+    assert at(await shown(page(one.cells, tmp_path, now)), "perpetuo_config_versions") == 1
+    other.goes_by("56cb27243aba", 0)
+    other.in_flight(0, now())
+    now.seconds += 2
+    assert at(await shown(page(one.cells, tmp_path, now)), "perpetuo_config_versions") == 1
+
+
 def test_files_have_their_full_size_and_never_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When all cells are taken the rest shares one that nobody reads."""
     monkeypatch.setattr(cells_module, "CAPACITY", 50)
