@@ -21,6 +21,7 @@ from perpetuo.domain.model.admission import (
     AdmitRefused,
     AdmitRequest,
     Admitted,
+    BudgetReading,
     BudgetRefused,
     Claim,
     ClaimRefused,
@@ -232,20 +233,23 @@ def explain(decision: Explained, prepared: Prepared, now_us: int) -> Refusal:
                 f"Too many replays: answers kept under idempotency keys are given out {limit} times per minute to your "
                 f"account. This one is kept; try again in {wait / SECOND_US:.3f} s.",
                 retry_after_us=wait,
+                reached=_full("replays_per_minute", scope, limit),
             )
-        case RateRefused(limit=limit, retry_after_us=wait):
+        case RateRefused(scope=scope, limit=limit, retry_after_us=wait):
             return Refusal(
                 Reason.RATE_LIMIT_EXCEEDED,
-                f"Rate limit reached: {limit} requests per minute for {_whose(decision.scope, prepared)}. "
+                f"Rate limit reached: {limit} requests per minute for {_whose(scope, prepared)}. "
                 f"Try again in {wait / SECOND_US:.3f} s.",
                 retry_after_us=wait,
+                reached=_full("requests_per_minute", scope, limit),
             )
-        case ConcurrencyRefused(limit=limit):
+        case ConcurrencyRefused(scope=scope, limit=limit):
             return Refusal(
                 Reason.CONCURRENCY_LIMIT_EXCEEDED,
-                f"Too many calls at once: {limit} may be in flight for {_whose(decision.scope, prepared)}. "
+                f"Too many calls at once: {limit} may be in flight for {_whose(scope, prepared)}. "
                 "Try again when one has ended.",
                 retry_after_us=SECOND_US,
+                reached=_full("calls_at_once", scope, limit),
             )
         case BudgetRefused():
             return _budget_refusal(decision, prepared, now_us)
@@ -268,6 +272,7 @@ def _budget_refusal(decision: BudgetRefused, prepared: Prepared, now_us: int) ->
             Reason.BUDGET_RESERVED,
             f"Budget in use: {figures}. Try again when calls in flight have ended.",
             retry_after_us=SECOND_US,
+            reached=_short(reading, prepared),
         )
     wait = max(0, reading.resets_at_us - now_us)
     some_left = (reading.limit or 0) > reading.spent + reading.held
@@ -276,7 +281,21 @@ def _budget_refusal(decision: BudgetRefused, prepared: Prepared, now_us: int) ->
         Reason.BUDGET_EXCEEDED,
         f"Budget reached: {figures}. It starts anew in {_span(wait)}.{hint}",
         retry_after_us=wait,
+        reached=_short(reading, prepared),
     )
+
+
+def _full(limit: str, scope: str, allowed: int) -> dict[str, str | int | None]:
+    """A limit of calls says no only when all of it is used."""
+    return {"limit": limit, "scope": scope, "used": allowed, "allowed": allowed}
+
+
+def _short(read: BudgetReading, prepared: Prepared) -> dict[str, str | int | None]:
+    """Amounts in nano-USD; ``needed``: the least that the call could be admitted with."""
+    return {
+        "limit": f"budget_{read.period}", "scope": read.scope, "window": read.window, "used": read.spent,
+        "held": read.held, "allowed": read.limit, "needed": prepared.hold_min,
+    }  # fmt: skip
 
 
 def _whose(scope: str, prepared: Prepared) -> str:

@@ -19,7 +19,7 @@ from perpetuo.domain.model.admission import AdmitRefused, BudgetReading
 from perpetuo.domain.model.budgets import Adjusted, Adjustment, PastRaises, Raise, Uncovered
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.events import Event, EventFilter, Outcome
-from perpetuo.domain.model.money import MAX_BUDGET, Nano, usd
+from perpetuo.domain.model.money import MAX_BUDGET, ZERO, Nano, usd
 from perpetuo.domain.model.tenants import Limits, Tenant
 from perpetuo.domain.policy import raises as raising
 from perpetuo.domain.policy.budget import MOST_CHARGED
@@ -77,20 +77,32 @@ async def raise_budget(
 ) -> Raised | Refusal:  # fmt: skip
     """Let a budget be higher until an instant; may raise `StoreUnavailable`."""
     now_us = system.now_us()
-    refused = _wrong_id(asked.id, now_us) or _unraisable(whose, amount, period, until_us, now_us)
+    refused = _wrong_id(asked.id, now_us) or wrong_raise(whose, amount, period, until_us, now_us)
     if refused is not None:
         return refused
     one = Raise(asked.id, whose.tenant.id, whose.scope, period, amount, until_us, asked.actor.name, asked.reason)
-    event = _event(asked, whose, now_us, {"action": raising.RAISED, **raising.as_decision(one)})
+    await raises.refresh()  # another worker may have raised it a moment ago
+    before = limit_of(raises, whose, period, now_us, without=one.id)
+    limits = {"limit_before_nano_usd": before, "limit_after_nano_usd": before + amount}
+    event = _event(asked, whose, now_us, {"action": raising.RAISED, **raising.as_decision(one), **limits})
     done = await raises.put(one, event)
     _told(journal, asked, raising.RAISED, whose, usd=usd(amount), period=period, repeated=not done)
     return Raised(one, repeated=not done)
+
+
+def limit_of(raises: Raises, whose: Whose, period: str, now_us: int, without: str = "") -> Nano:
+    """A budget with the raises in force, but for the one whose id is ``without``: that may be a repetition."""
+    configured = whose.limits.budget_day if period == "day" else whose.limits.budget_month
+    counting = raising.in_force(raises.of(whose.tenant.id), now_us)
+    same = [one for one in counting if (one.scope, one.period) == (whose.scope, period) and one.id != without]
+    return raising.raised(configured, same) or ZERO
 
 
 async def end_raise(
     raises: Raises, journal: Journal, system: System, asked: Operation, raise_id: str
 ) -> Raised | Refusal:
     """End a raise before its time; may raise `StoreUnavailable`."""
+    await raises.refresh()  # it may have been made a moment ago, through another worker
     now_us = system.now_us()
     one = next((each for each in raising.in_force(raises.all(), now_us) if each.id == raise_id), None)
     if one is None:
@@ -169,7 +181,8 @@ def _number(uuid: str) -> int:
     return int(uuid.replace("-", ""), 16)
 
 
-def _unraisable(whose: Whose, amount: Nano, period: str, until_us: int, now_us: int) -> Refusal | None:
+def wrong_raise(whose: Whose, amount: Nano, period: str, until_us: int, now_us: int) -> Refusal | None:
+    """Why this could not be done: for `raise_budget`, and for whoever asks before."""
     limit = whose.limits.budget_day if period == "day" else whose.limits.budget_month
     if limit is None:
         other = whose.limits.budget_month if period == "day" else whose.limits.budget_day
@@ -193,6 +206,12 @@ def _wrong_adjustment(amount: Nano) -> Refusal | None:
         text = f"The amount must not be 0, and at most {usd(MAX_BUDGET)} USD up or down; it is {usd(amount)}."
         return Refusal(Reason.INVALID_REQUEST, text, "usd")
     return None
+
+
+def wrong_adjustment(whose: Whose, amount: Nano, day: str | None, now_us: int) -> Refusal | None:
+    """Why this could not be done, as far as it is known without asking a store."""
+    windows = _windows_of(whose, now_us, day)
+    return _wrong_adjustment(amount) or (windows if isinstance(windows, Refusal) else None)
 
 
 def _unadjusted(decided: Uncovered | AdmitRefused, amount: Nano) -> Refusal:

@@ -11,7 +11,7 @@ from perpetuo.domain.model.events import Event, Outcome
 from perpetuo.domain.model.models import Target
 from perpetuo.domain.model.money import ZERO, Nano
 from perpetuo.domain.model.records import record
-from perpetuo.domain.model.upstream import Abort, Answer
+from perpetuo.domain.model.upstream import Abort, Answer, Fault
 from perpetuo.domain.model.usage import Usage
 from perpetuo.domain.ports import Client, Stream
 
@@ -100,6 +100,18 @@ class Call:
         if asked is not None and asked < own:
             return True
         return now - self.begun - self.writing < NEARLY * own
+
+    def note_attempt(self, target: Target, fault: Fault | None, status: int, sent: bool, took: float) -> None:
+        """Keep what is told of the latest attempt: ``start_ms`` after the request came, for ``ms``."""
+        self.attempts.append({
+            "provider": target.provider,
+            "model": target.model,
+            "outcome": fault.value if fault is not None else "success",
+            "status": status,
+            "sent": sent,
+            "start_ms": ms(self.begun - self.prepared.request.started),
+            "ms": ms(took),
+        })  # fmt: skip
 
     def abort_with_client(self) -> None:
         """The client's signal reaches the provider call - unless it merely left a call that has a key."""

@@ -117,7 +117,7 @@ class Gateway:
         if isinstance(decision, Refusal):
             return await self._refuse(caller, request, decision, client, prepared)
         stored = decision.answer
-        self._note(caller, request, "replayed", stored.status, prepared)
+        self._note(caller, request, "replayed", stored.status, prepared, call=stored.call)
         streamed = AT_ONCE if stored.content_type == SSE else ()
         headers = (*stored.headers, ("content-type", stored.content_type), *streamed, *REPLAYED)
         await client.answer(stored.status, headers, stored.body)
@@ -180,9 +180,12 @@ class Gateway:
         self, caller: Caller, request: CallRequest, refusal: Refusal, client: Client, prepared: Prepared | None = None
     ) -> None:
         await client.refuse(refusal, ())
-        self._note(caller, request, refusal.reason.value, client.status_of(refusal), prepared)
+        told = {} if refusal.reached is None else {"reached": refusal.reached, "retry_after_us": refusal.retry_after_us}
+        self._note(caller, request, refusal.reason.value, client.status_of(refusal), prepared, **told)
 
-    def _note(self, caller: Caller, request: CallRequest, reason: str, status: int, prepared: Prepared | None) -> None:
+    def _note(
+        self, caller: Caller, request: CallRequest, reason: str, status: int, prepared: Prepared | None, **told: object
+    ) -> None:
         self._journal.refused(
             RefusalNote(
                 at_us=self._system.now_us(),
@@ -193,7 +196,7 @@ class Gateway:
                 status=status,
                 model=prepared.label if prepared is not None else "other",
                 client_ip=request.client_ip,
-                decision={} if prepared is None else {"hold": prepared.hold, "max_tokens": prepared.limit},
+                decision={} if prepared is None else {"hold": prepared.hold, "max_tokens": prepared.limit, **told},
             )
         )
 

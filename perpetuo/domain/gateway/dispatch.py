@@ -204,7 +204,7 @@ class Dispatcher:
         if fault is None and not isinstance(result, Answer):
             call.first_token_ms = ms(self._system.monotonic() - call.prepared.request.started)
         self._learn(call, trip, target, fault, sent, retry_after_us, spec)
-        call.attempts.append(_attempt_row(target, fault, status, sent, took))
+        call.note_attempt(target, fault, status, sent, took)
         if fault is None:
             return result
         if text is not None or fault is Fault.CREDENTIAL:
@@ -386,14 +386,3 @@ def _skipped(route: Route) -> list[dict[str, object]]:
     if not route.skipped:
         return []
     return [{"provider": s.target.provider, "model": s.target.model, "why": s.why.value} for s in route.skipped]
-
-
-def _attempt_row(target: Target, fault: Fault | None, status: int, sent: bool, took: float) -> dict[str, object]:
-    return {
-        "provider": target.provider,
-        "model": target.model,
-        "outcome": fault.value if fault is not None else "success",
-        "status": status,
-        "sent": sent,
-        "ms": ms(took),
-    }

@@ -6,15 +6,18 @@ Rule 1: an action is done first and told afterwards: to the log at once, then as
 Rule 2: a breaker forced while the shared store is away holds for this worker alone; the answer says so.
 """
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from perpetuo.domain.model.admission import BudgetReading
 from perpetuo.domain.model.budgets import Raise
 from perpetuo.domain.model.events import Event, Outcome
+from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.tenants import ApiKey, Caller, Limits, Tenant
+from perpetuo.domain.policy import nearness
 from perpetuo.domain.policy import raises as raising
 from perpetuo.domain.policy.windows import key_scope, limits_of
 from perpetuo.domain.ports import BreakerBoard, EventStore, Journal, Ledger, ScopeUsage, StoreUnavailable, System
@@ -61,6 +64,7 @@ async def force_breaker(
     open_for_us: int | None,
 ) -> Done:
     """Open a provider's breaker for so long, or close it (``None``)."""
+    await breakers.refresh()  # another worker may have changed it a moment ago
     before = breakers.view(provider).phase.value
     everywhere = True
     try:
@@ -133,6 +137,30 @@ async def tenant_standing(ledger: Ledger, tenant: Tenant, now_us: int, raises: S
     readings = await ledger.read_budgets(budgets, tenant.id)
     usage = await ledger.read_usage(tenant.id, scopes)
     return TenantStanding(tenant, tuple(readings), tuple(usage), raising.in_force(raises, now_us))
+
+
+async def remaining_budgets(
+    ledger: Ledger, tenants: Sequence[Tenant], now_us: int, raised: Callable[[str], Sequence[Raise]]
+) -> list[tuple[str, str, Nano, Nano]]:
+    """Tenant, period, what is neither spent nor held, and the limit; raises `StoreUnavailable`."""
+    asked = []
+    for tenant in tenants:
+        limits = limits_of(Caller(tenant, NO_KEY), now_us, raised(tenant.id)).budgets
+        if own := [limit for limit in limits if limit.limit is not None]:
+            asked.append(ledger.read_budgets(own, tenant.id))
+    readings = [reading for readings in await asyncio.gather(*asked) for reading in readings]
+    return [
+        (r.scope, r.period, r.remaining, r.limit) for r in readings if r.remaining is not None and r.limit is not None
+    ]
+
+
+async def nearest_first(
+    ledger: Ledger, tenants: Sequence[Tenant], now_us: int, raises: Sequence[Raise] = ()
+) -> list[Tenant]:
+    """The tenants, those nearest to one of their limits first; raises `StoreUnavailable`."""
+    scopes = list(nearness.watched(tenants, raises, now_us))
+    used = await ledger.read_used(scopes)
+    return nearness.nearest_first(tenants, zip(scopes, used, strict=True))
 
 
 def counts_calls(limits: Limits) -> bool:

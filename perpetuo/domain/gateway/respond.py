@@ -54,7 +54,9 @@ class Responder:
         told = call_headers(call) if good else (*call_headers(call), NOT_AGAIN)
         headers = (*answer.headers, ("content-type", answer.content_type), *told)
         too_big = keepable and len(answer.body) > call.prepared.settings.idempotency.max_bytes
-        kept = StoredAnswer(answer.status, answer.content_type, told, answer.body) if keepable and not too_big else None
+        kept = None
+        if keepable and not too_big:
+            kept = StoredAnswer(answer.status, answer.content_type, told, answer.body, call.id)
         event, settled = await self._settler.settle(call, ended, kept, too_big=too_big)
         await client.answer(
             answer.status, (*headers, *settled_headers(call, event, settled), self._overhead(call)), answer.body
@@ -122,7 +124,7 @@ class Recorder:
     def answer(self, call: Call, headers: tuple[tuple[str, str], ...]) -> StoredAnswer | None:
         if self.too_big:
             return None
-        return StoredAnswer(200, SSE, (*headers, *call_headers(call)), b"".join((*self._parts, DONE)))
+        return StoredAnswer(200, SSE, (*headers, *call_headers(call)), b"".join((*self._parts, DONE)), call.id)
 
 
 def stream_ending(call: Call, stream: Stream, failure: UpstreamFailure | None) -> tuple[Refusal | None, Ended]:
@@ -184,10 +186,9 @@ def call_headers(call: Call) -> tuple[tuple[str, str], ...]:
 def settled_headers(call: Call, event: Event, settled: Settled | None) -> tuple[tuple[str, str], ...]:
     """What it cost, what is left, and whether the answer is kept."""
     headers = [("x-perpetuo-cost-usd", usd(event.cost_nano_usd))]
-    budgets = settled.budgets if settled is not None else call.hold.budgets
-    left = [b.limit - b.spent - b.held for b in budgets if b.limit is not None]
-    if left:
-        headers.append(("x-perpetuo-budget-remaining-usd", usd(max(0, min(left)))))
+    left = settled.left if settled is not None else call.hold.left
+    if left is not None:
+        headers.append(("x-perpetuo-budget-remaining-usd", usd(max(0, left))))
     if call.with_key:
         kept = settled is not None and settled.stored
         value = event.idempotency if event.idempotency == "reexecuted" else "stored" if kept else "not_stored"

@@ -17,9 +17,13 @@ MINUTE_US = 60_000_000
 
 @attrs.frozen
 class Scope:
-    """Of what: everything, one provider, or one tenant. Only the first two know how long calls took."""
+    """
+    Of what: everything, one provider, one tenant by its models or by its keys.
 
-    cut: Literal["all", "provider", "tenant"] = "all"
+    Only the first two know how long calls took; refusals belong to everything, to a tenant and to a key.
+    """
+
+    cut: Literal["all", "provider", "tenant", "key"] = "all"
     name: str = ""
 
 

@@ -145,6 +145,11 @@ class Hold:
     abandoned: Event
     lease_us: int = LEASE_US
 
+    @property
+    def left(self) -> Nano | None:
+        """What its tightest budget still had; ``None``: none is limited."""
+        return min([read.remaining for read in self.budgets if read.remaining is not None], default=None)
+
 
 @record
 class Admitted:
@@ -162,6 +167,8 @@ class StoredAnswer:
     content_type: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    call: str = ""
+    """Whose answer it is: the id of that call's event. Empty: kept before this was."""
 
 
 @attrs.frozen
@@ -246,13 +253,28 @@ class Settlement:
 class Settled:
     """
     ``stored``: the answer is kept. ``revision``: of the event row (2 corrects an abandoned call).
-    ``repeated``: this settlement had been done before and did nothing. ``budgets``: as they are now.
+    ``repeated``: this settlement had been done before and did nothing.
+
+    ``windows``: as the hold knows them; ``money``: what is spent and held in each now.
     """
 
     stored: bool = False
     revision: int = 1
     repeated: bool = False
-    budgets: tuple[BudgetReading, ...] = ()
+    windows: tuple[BudgetReading, ...] = ()
+    money: tuple[tuple[Nano, Nano], ...] = ()
+
+    @property
+    def budgets(self) -> tuple[BudgetReading, ...]:
+        """The windows with the money they have now."""
+        pairs = zip(self.windows, self.money, strict=True)
+        return tuple(attrs.evolve(window, spent=spent, held=held) for window, (spent, held) in pairs)
+
+    @property
+    def left(self) -> Nano | None:
+        """What the tightest budget still has, below zero when it is exceeded; ``None``: none is limited."""
+        pairs = zip(self.windows, self.money, strict=True)
+        return min([Nano(w.limit - spent - held) for w, (spent, held) in pairs if w.limit is not None], default=None)
 
 
 @attrs.frozen

@@ -5,6 +5,7 @@ A refusal is a value. ``Reason`` names every row of the contract's error table, 
 edge turns it into status, type and headers in one table of its own.
 """
 
+from collections.abc import Mapping
 from enum import Enum
 
 import attrs
@@ -55,3 +56,5 @@ class Refusal:
     message: str
     param: str | None = None
     retry_after_us: int | None = None
+    reached: Mapping[str, str | int | None] | None = None
+    """The limit that said no, and how full it was: for operators, beside the sentence for the caller."""

@@ -325,7 +325,7 @@ def _answered(
 
 
 def _settled(state: AdmissionState, hold: Hold, stored: bool, revision: int, *, repeated: bool) -> Settled:
-    return Settled(stored, revision, repeated, tuple(_readings(state, hold)))
+    return Settled(stored, revision, repeated, hold.budgets, tuple((r.spent, r.held) for r in _readings(state, hold)))
 
 
 def cancel(state: AdmissionState, now_us: int) -> AdmissionState:

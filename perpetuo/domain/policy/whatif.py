@@ -13,7 +13,8 @@ Rule 3: the rate, the calls and the money in flight are kept as a queue, a count
         values, which are made anew at every step. Tests hold all of them together to the policies.
 Rule 4: costs and holds are those of `repriced`.
 Rule 5: a client holds the key that it held: calls follow the key, not its name. A key that is no longer known to the
-        configuration in force is looked for by its name.
+        configuration in force is looked for by its name. A key that neither knows is no matter of the change:
+        its calls are counted apart, and what they cost is spent.
 Rule 6: money that an operator took off or put on is so here too, and a budget that was raised is raised from the
         beginning: more lenient than it was, never stricter.
 Rule 7: before the hours that are judged lies a time that is only counted, and before that the sums of the open windows.
@@ -74,6 +75,8 @@ class WhatIf:
     refused: int = 0
     refusals: dict[Group, RefusedCalls] = attrs.field(factory=dict)
     costs: dict[tuple[str, str], Cost] = attrs.field(factory=dict)
+    unknown: dict[tuple[str, str], int] = attrs.field(factory=dict)
+    """Calls that are not judged, by tenant and key: neither configuration knows it."""
 
 
 OUT_OF_ORDER_US = 1_000_000
@@ -149,6 +152,8 @@ class Lane:
     flights: list[Flight]
     same_days: bool
     """Do the tenant's days begin when they began?"""
+    known: bool = True
+    """To either configuration."""
     until_us: int = 0
     budgets: tuple[BudgetLimit, ...] = ()
     """The limits among them, as of ``until_us``."""
@@ -199,9 +204,12 @@ class Replay:
         while ending and ending[0][0] <= at:
             self._end(heappop(ending))
         if row.is_adjustment:
-            self._adjust(row)
+            self._spend(row)
             return
         lane = self._lanes.get((row.tenant, row.key)) or self._lane(row.tenant, row.key)
+        if not lane.known:
+            self._pass_by(row)
+            return
         priced = lane.priced.get((row.model, row.provider, row.upstream_model)) or self._price(lane, row)
         judged = row.arrived_us >= self._since_us
         cost = priced.cost(row)
@@ -219,7 +227,13 @@ class Replay:
             self._count(row, cost)
         self._enter(lane, row, [money for money, _ in windows], hold, cost)
 
-    def _adjust(self, row: Recorded) -> None:
+    def _pass_by(self, row: Recorded) -> None:
+        self._spend(row)
+        if row.arrived_us >= self._since_us:
+            unknown = self.outcome.unknown
+            unknown[row.tenant, row.key] = unknown.get((row.tenant, row.key), 0) + 1
+
+    def _spend(self, row: Recorded) -> None:
         """Of a key: of its tenant as well."""
         day = row.budget_day or ""
         for scope in (row.tenant, key_scope(row.tenant, row.key))[: 2 if row.key else 1]:
@@ -308,8 +322,10 @@ class Replay:
     # --- once for each key, once for each of its models --------------------------------------------
 
     def _lane(self, tenant: str, key: str) -> Lane:
-        caller = self._caller(tenant, key)
-        lane = Lane(caller, [], [], same_days=False)
+        """Of who holds the key under the new configuration (rule 5)."""
+        held = self._before.key_of(tenant, key) or self._after.key_of(tenant, key)
+        caller = self._after.authenticate(held.digest) if held is not None else None
+        lane = Lane(caller, [], [], same_days=False, known=held is not None)
         if caller is not None:
             limits = limits_of(caller, 0)
             lane.rates = [self._rates.setdefault(one.scope, Rate(one)) for one in limits.rates]
@@ -318,11 +334,6 @@ class Replay:
             lane.same_days = known is None or known.time_zone == caller.tenant.time_zone
         self._lanes[tenant, key] = lane
         return lane
-
-    def _caller(self, tenant: str, key: str) -> Caller | None:
-        """Who holds the key under the new configuration (rule 5)."""
-        held = self._before.key_of(tenant, key) or self._after.key_of(tenant, key)
-        return self._after.authenticate(held.digest) if held is not None else None
 
     def _price(self, lane: Lane, row: Recorded) -> Priced:
         old, new = model_of(self._before, row), model_of(self._after, row)

@@ -6,7 +6,7 @@ One method per atomic step. Each says what happens when the thing behind it is d
 
 from perpetuo.domain.ports.budgets import Raises
 from perpetuo.domain.ports.calls import BreakerBoard, Client, Journal, Provider, Providers, Stream, System
-from perpetuo.domain.ports.events import Admission, EventHistory, EventStore, ProviderCall, WindowSum
+from perpetuo.domain.ports.events import Admission, EventHistory, EventStore, Found, ProviderCall, WindowSum
 from perpetuo.domain.ports.ledger import (
     Counters,
     EventStream,
@@ -27,6 +27,7 @@ __all__ = [
     "EventHistory",
     "EventStore",
     "EventStream",
+    "Found",
     "Journal",
     "Ledger",
     "NeverSent",

@@ -19,6 +19,10 @@ class Raises(Protocol):
 
     def all(self) -> tuple[Raise, ...]: ...
 
+    async def refresh(self) -> None:
+        """Know by now what other workers have done. Raises `StoreUnavailable`."""
+        ...
+
     async def put(self, raised: Raise, event: Event) -> bool:
         """Raise, and append the event, as one step; False: it had been done before. Raises `StoreUnavailable`."""
         ...

@@ -32,6 +32,10 @@ class BreakerBoard(Protocol):
         """Count the result of an attempt (``None``: success) begun under ``generation``; ``probe``: its call id."""
         ...
 
+    async def refresh(self) -> None:
+        """Know by now what other workers have done; while they can't be asked, what was known stays."""
+        ...
+
     async def force(self, provider: str, *, open_for_us: int | None) -> None:
         """Operator: open for so long, or close now (``None``)."""
         ...

@@ -1,11 +1,11 @@
 """What does the core need of SQL? Nothing on the path of a call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import attrs
 
-from perpetuo.domain.model.activity import EVERYTHING, Activity, Scope
+from perpetuo.domain.model.activity import EVERYTHING, Activity, Scope, Tally
 from perpetuo.domain.model.events import Event, EventFilter, RefusalMinute, RefusalNote
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.ports.ledger import StreamedEvent
@@ -73,6 +73,17 @@ class ProviderCall:
     first_token_ms: float | None
 
 
+@attrs.frozen
+class Found:
+    """What a search found, newest first."""
+
+    events: Sequence[Event]
+    next: str | None
+    """The ``before`` that the search goes on with; ``None``: there is nothing older."""
+    back_to_us: int | None = None
+    """Its time was over: what is older was not looked at. There may be fewer events than asked for, or none."""
+
+
 class EventHistory(Protocol):
     """
     What operators ask of SQL, and how it is kept in order. Not on the path of any call.
@@ -84,15 +95,25 @@ class EventHistory(Protocol):
         """Newest first; ``before`` is the id of the last row of the page before."""
         ...
 
+    async def search(
+        self, where: EventFilter, *, now_us: int, before: str | None = None, limit: int = 50, seconds: float = 0.2
+    ) -> Found:
+        """`latest`, as far back as it gets in about so many seconds, however many rows there are."""
+        ...
+
     async def count(self, where: EventFilter) -> int:
         """How many events there are of these."""
         ...
 
     async def refusals(
-        self, since_us: int, tenant: str | None = None, *, reason: str | None = None, request_id: str | None = None,
-        limit: int = 1_000,
+        self, since_us: int, tenant: str | None = None, *, until_us: int | None = None, reason: str | None = None,
+        request_id: str | None = None, limit: int = 1_000,
     ) -> Sequence[RefusalMinute]:  # fmt: skip
-        """Refusals by the minute, newest first. ``request_id``: those whose sample it is; others are not kept."""
+        """
+        Refusals of the minutes that begin in this time, newest first.
+
+        ``request_id``: those whose sample it is; others are not kept.
+        """
         ...
 
     async def spending(self, days: Sequence[str], months: Sequence[str]) -> Sequence[WindowSum]:
@@ -117,6 +138,10 @@ class EventHistory(Protocol):
 
     async def activity(self, since_us: int, until_us: int, step: int, scope: Scope = EVERYTHING) -> Activity:
         """Sums of a span in steps of ``step`` minutes, cut to whole steps at its beginning."""
+        ...
+
+    async def parts(self, since_us: int, until_us: int, scope: Scope) -> Mapping[str, Tally]:
+        """Sums by the models or the keys of a tenant since the beginning of the hour of ``since_us``."""
         ...
 
     async def maintain(self, now_us: int, retention_us: int) -> None:

@@ -20,6 +20,7 @@ from perpetuo.domain.model.budgets import AdjustDecision, Adjustment
 from perpetuo.domain.model.events import Event, RefusalNote
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import IdempotencySettings
+from perpetuo.domain.policy.nearness import Used, Watched
 
 
 class StoreUnavailable(Exception):  # noqa: N818 - names the refusal it becomes
@@ -98,6 +99,14 @@ class Ledger(Protocol):
 
     async def read_usage(self, tenant: str, scopes: Sequence[str]) -> "Sequence[ScopeUsage]":
         """Admissions in the last 60 s and calls in flight of each scope."""
+        ...
+
+    async def read_used(self, watched: Sequence[Watched]) -> Sequence[Used]:
+        """
+        How much of their limits thousands of scopes use, in this order: in a few short steps, not as one instant.
+
+        Calls may pass between two steps, so this holds up nobody.
+        """
         ...
 
     async def in_flight(self, tenant: str, call: str) -> Event | None:

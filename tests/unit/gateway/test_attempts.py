@@ -30,6 +30,23 @@ def limited(seconds: float) -> Any:
     return bad(429, Fault.RATE_LIMITED, retry_after_us=round(seconds * SECOND))
 
 
+async def test_a_row_tells_when_each_attempt_began_and_how_long_it_took() -> None:
+    """Counted from the call's arrival, waits between attempts left out of both."""
+    world = World()
+
+    async def slow(_: Outbound) -> Any:
+        world.clock.us += 40_000
+        return bad(500, Fault.SERVER_ERROR) if len(world.notes.attempts) == 0 else ok()
+
+    world.providers["a"].script = [slow]
+    world.providers["b"].script = [slow]
+    await world.call()
+    first, second = world.notes.events[0].attempts
+    assert (first["start_ms"], first["ms"], second["ms"]) == (0.0, 40.0, 40.0)
+    assert second["start_ms"] >= 40.0
+    assert second["start_ms"] + second["ms"] == world.notes.events[0].latency_ms
+
+
 # --- our credential ------------------------------------------------------------------------------
 
 

@@ -113,7 +113,7 @@ def refusal(at_us: int = 0, **fields: Any) -> RefusalNote:
 
 async def until(condition: Any) -> None:
     """Let the loop run until it is so; the clock of the test stands still meanwhile."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - the condition is about objects without events
             await asyncio.sleep(0)
 

@@ -139,6 +139,23 @@ MUTANTS = {
         "return HalfOpen(breaker.since)\n    return",
         "return breaker\n    return",
     ),
+    # what an operator adjusts
+    "adjusted twice": ("adjustment.py", "call=Tombstone(now_us + REMEMBERED_US),", ""),
+    "adjusted below zero": ("adjustment.py", "if not 0 <= read.spent", "if not -(10**18) <= read.spent"),
+    "adjusted: the last nano refused": ("adjustment.py", "if not 0 <= read.spent", "if not 0 < read.spent"),
+    "adjusted while the counters are lost": ("adjustment.py", "if not state.seeded:", "if False:"),
+    "adjusted without room": ("adjustment.py", "if not state.room:", "if False:"),
+    "adjusted without an event": ("adjustment.py", "appended=(*state.appended, Appended(adjustment.event, 1)),", ""),
+    "adjusted: a window over and forgotten": (
+        "adjustment.py",
+        "now_us < read.resets_at_us + WINDOW_KEPT_US and",
+        "",
+    ),
+    "adjusted: a window made after its end": (
+        "adjustment.py",
+        " and (read.scope, read.window) in state.budgets",
+        "",
+    ),
     # the steps again
     "lost call stays lost": ("admission.py", "return False, _restored(state, hold, now_us)", "return False, state"),
 }
@@ -147,7 +164,7 @@ MUTANTS = {
 TRACES = (
     "tests/*.py", "scripts/promise_table.py", "docs/promises.md",  # what conftest needs
     "tests/unit/test_memory_ledger.py", "tests/unit/policy/test_breaker.py",
-    "tests/unit/policy/test_breaker_board.py",
+    "tests/unit/policy/test_breaker_board.py", "tests/unit/policy/test_adjustment.py",
 )  # fmt: skip
 FAILED = re.compile(r"^FAILED \S*?::(?:\w+::)?(\w+)", re.MULTILINE)
 
@@ -173,7 +190,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def caught_by(target: Path) -> str | None:
     """The first trace that fails, if one does."""
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/unit"]
-    ended = subprocess.run(command, cwd=target, capture_output=True, text=True, check=False, timeout=50)
+    ended = subprocess.run(command, cwd=target, capture_output=True, text=True, check=False, timeout=140)
     if ended.returncode == 0:
         return None
     found = FAILED.search(ended.stdout)
@@ -182,6 +199,7 @@ def caught_by(target: Path) -> str | None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # the first one waits for the traces to pass without any
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_contract_notices(copy: Path, name: str, record_property: Callable[[str, object], None]) -> None:
     """The traces fail on this mutant."""

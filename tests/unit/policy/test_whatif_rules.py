@@ -190,6 +190,20 @@ def test_who_and_what_is_gone_is_refused() -> None:
     assert refused(replayed(configured(), gone, rows)) == {"model_not_found": 2}
 
 
+def test_a_key_that_neither_knows_is_no_matter_of_the_change() -> None:
+    """It was taken out since: the same file refuses nothing. What it cost is spent; what came too early is not told."""
+    gone = [called(NOON + n * SECOND, "gone", budget_day="2026-09-22") for n in range(3)]
+    rows = [*gone, called(NOON + 9 * SECOND, budget_day="2026-09-22"), called(NOON, tenant="left")]
+    replay = replayed(configured(), configured(), rows, since_us=NOON + SECOND)
+    assert (refused(replay), replay.outcome.calls, replay.outcome.unknown) == ({}, 1, {("acme", "gone"): 2})
+    cost = gone[0].cost
+    fits, short = (
+        configured(attrs.evolve(OPEN, budget_day=Nano(3 * cost + left))) for left in (2 * cost, 2 * cost - 1)
+    )
+    assert refused(replayed(configured(), fits, rows)) == {}
+    assert refused(replayed(configured(), short, rows)) == {"budget_exceeded": 1}
+
+
 def test_a_dearer_price_is_charged_and_can_use_up_a_budget() -> None:
     """Known tokens at the new price; a cost without tokens times what the price has changed."""
     rows = [called(NOON), called(NOON + 10 * SECOND, is_reported=False)]
