@@ -7,15 +7,15 @@ The only module that names adapters. `build` reads the environment's choice of s
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import attrs
 
-from perpetuo.adapters.configfile.catalogue import load_catalogue
-from perpetuo.adapters.configfile.load import load_sources
+from perpetuo.adapters.configfile.files import ConfigFiles, ConfigState
 from perpetuo.adapters.configfile.problems import ConfigError
-from perpetuo.adapters.configfile.sources import Sources, read_sources
-from perpetuo.adapters.configfile.watch import Seen, watch
-from perpetuo.adapters.environment import Environment, Variables
+from perpetuo.adapters.configfile.sources import Sources
+from perpetuo.adapters.configfile.watch import watch
+from perpetuo.adapters.environment import Environment
 from perpetuo.adapters.memory.breakers import MemoryBreakerBoard
 from perpetuo.adapters.memory.ledger import MemoryLedger
 from perpetuo.adapters.memory.logins import MemoryLogins
@@ -39,15 +39,14 @@ from perpetuo.adapters.telemetry.once import Once
 from perpetuo.adapters.telemetry.page import MetricsPage, Standing
 from perpetuo.domain.gateway.budgets import past_raises
 from perpetuo.domain.gateway.complete import Gateway
+from perpetuo.domain.gateway.operate import remaining_budgets
 from perpetuo.domain.gateway.relay import Refusals, flush_refusals, maintain, relay, roll
 from perpetuo.domain.gateway.reseed import Reseeder
 from perpetuo.domain.model.models import BreakerPolicy
-from perpetuo.domain.model.money import Nano
 from perpetuo.domain.model.settings import Settings
-from perpetuo.domain.policy.windows import limits_of
 from perpetuo.domain.ports import EventStream, Ledger, StoreUnavailable
 
-SEED_EVERY = 1.0
+SEED_EVERY = FOLLOW_EVERY = 1.0
 OPEN_SECONDS = 2.0
 """How long a start waits for budgets to be opened, before it says it is ready all the same."""
 MOST_TENANTS_SHOWN = 2_000
@@ -79,17 +78,6 @@ class Stores:
 
 
 @attrs.define(eq=False)
-class ConfigState:
-    """What is known about the configuration file."""
-
-    loaded_at_us: int
-    read_as: Seen
-    """The files as they were before they were last read."""
-    problems: tuple[str, ...] = ()
-    """Why the file as it is now was not taken over; the one before is in force."""
-
-
-@attrs.define(eq=False)
 class Container:
     """Everything one worker is made of."""
 
@@ -103,8 +91,11 @@ class Container:
     providers: ProviderRegistry
     gateway: Gateway
     pending_refusals: Refusals
+    files: ConfigFiles
     config: ConfigState
     once: Once
+    close_traces: Callable[[], None]
+    """Sends what is waiting, within two seconds."""
     stage: str = "starting"
     """``starting``, ``ready``, ``draining``, ``stopping``: this worker's own state."""
     _reloading: asyncio.Lock = attrs.field(factory=asyncio.Lock)
@@ -150,6 +141,7 @@ class Container:
             ("maintain", lambda: maintain(store, lambda: self.settings.audit.retention_us, journal, system)),
             ("roll", lambda: roll(store, journal, system)),
             ("config", lambda: watch(lambda: self.config.read_as, self.reload)),
+            ("follow", self._follow_forever),
         ]
         if self.stores.redis is not None:
             loops.append(("reseed", self._reseeder(self.stores.redis).run))
@@ -212,23 +204,49 @@ class Container:
         One at a time (a signal and the watch may ask at once), so that what was read last is what is in force.
         """
         async with self._reloading:
-            sources = await asyncio.to_thread(read_sources, self.environment.config_path, Variables())
+            sources = await asyncio.to_thread(self.files.read)
             self.config.read_as = sources.seen
             try:
                 settings, changed = await asyncio.to_thread(self._made_aside, sources)
             except ConfigError as error:
                 self._reject(error)
+                await self._follow()
             else:
-                self._take_over(settings, changed=changed)
+                self._take_over(settings, sources, changed=changed)
 
     def _made_aside(self, sources: Sources) -> tuple[Settings, bool]:
         """What the files say, and whether that is new: to compare 10,000 tenants would stop calls for 30 ms."""
-        with giving_way():
-            settings = settings_of(self.environment, sources)
+        with giving_way:
+            settings = self.files.taken_over(sources)
             return settings, settings != self.settings
 
+    async def _follow_forever(self) -> None:
+        """Another worker may still have been at it when this one found the files broken."""
+        while True:
+            await asyncio.sleep(FOLLOW_EVERY)
+            async with self._reloading:
+                await self._follow()
+
+    async def _follow(self) -> None:
+        """While the files are broken: go by what another worker took over, if it saw a right version that we missed."""
+        problems, kept_as = self.config.problems, self.files.kept_as()
+        if not problems or kept_as == self.config.kept_as:
+            return
+        self.config.kept_as = kept_as
+        found = await asyncio.to_thread(self._kept_aside)
+        if found is not None:
+            self._go_by(*found)
+            self.config = attrs.evolve(self.config, problems=problems, kept_as=kept_as)
+
+    def _kept_aside(self) -> tuple[Settings, Sources] | None:
+        """What another worker took over, if that is not in force here; one that is wrong here (a variable) is not."""
+        with giving_way, suppress(ConfigError):
+            found = self.files.kept(self.config.read_as)
+            return found if found is not None and found[0] != self.settings else None
+        return None
+
     def _reject(self, error: ConfigError) -> None:
-        self.config.problems = tuple(str(problem) for problem in error.problems)
+        self.config.problems = error.texts
         self.journal.reloaded("failure")
         first = self.once.first("config_rejected", (self.config.read_as, self.config.problems))
         self.journal.log(
@@ -236,40 +254,46 @@ class Container:
             meaning="the configuration read before stays in force", problems=list(self.config.problems[:20]),
         )  # fmt: skip
 
-    def _take_over(self, settings: Settings, *, changed: bool) -> None:
+    def _take_over(self, settings: Settings, sources: Sources, *, changed: bool) -> None:
         was_rejected = bool(self.config.problems)
-        self.config = ConfigState(self.system.now_us(), self.config.read_as)
         if changed:
-            self.providers.reload(settings)
-            self.stores.breakers.configure(breaker_policies(settings))
-            self.journal.configure(settings)
-            self.gateway.replace(settings)
-            self.journal.log("info", "config_reloaded", version=settings.version, tenants=len(settings.tenants))
-        elif was_rejected:
-            first = self.once.first("config_accepted", self.config.read_as)
-            self.journal.log(
-                "info" if first else "debug", "config_accepted", version=settings.version,
-                meaning="the file is right again and says what is in force",
-            )  # fmt: skip
+            self._go_by(settings, sources)
+        else:
+            self._has_read(settings, sources)
+            if was_rejected:
+                self._accept(settings)
         self.journal.reloaded("success")
+
+    def _accept(self, settings: Settings) -> None:
+        first = self.once.first("config_accepted", self.config.read_as)
+        self.journal.log(
+            "info" if first else "debug", "config_accepted", version=settings.version,
+            meaning="the file is right again and says what is in force",
+        )  # fmt: skip
+
+    def _go_by(self, settings: Settings, sources: Sources) -> None:
+        self._has_read(settings, sources)
+        self.providers.reload(settings)
+        self.stores.breakers.configure(breaker_policies(settings))
+        self.journal.configure(settings)
+        self.gateway.replace(settings)
+        self.journal.log("info", "config_reloaded", version=settings.version, tenants=len(settings.tenants))
+
+    def _has_read(self, settings: Settings, sources: Sources) -> None:
+        self.config = ConfigState(self.system.now_us(), sources.seen, sources.variables)
+        self.journal.goes_by(settings.version, self.config.loaded_at_us)
 
     async def stop(self) -> None:
         """Close what was opened; nothing is lost by it."""
         await self.providers.close()
         await self.stores.stop()
+        await asyncio.to_thread(self.close_traces)
         self.log.close()
         await self.store.close()
 
 
-def read_settings(environment: Environment) -> Settings:
-    """The configuration as its files are now; raises `ConfigError`."""
-    return settings_of(environment, read_sources(environment.config_path, Variables()))
-
-
-def settings_of(environment: Environment, sources: Sources) -> Settings:
-    """What the configuration's files say; raises `ConfigError`."""
-    catalogue = load_catalogue(environment.catalogue_path) if environment.catalogue_path is not None else None
-    return load_sources(sources, catalogue)
+def files_of(environment: Environment) -> ConfigFiles:
+    return ConfigFiles(environment.config_path, environment.catalogue_path, environment.run_dir)
 
 
 async def build(environment: Environment) -> Container:
@@ -279,11 +303,13 @@ async def build(environment: Environment) -> Container:
     Raises `ConfigError`, and `UnfitRedisError` for a Redis that must not be used.
     """
     system = RealSystem()
-    sources = read_sources(environment.config_path, Variables())
-    settings = settings_of(environment, sources)
+    files = files_of(environment)
+    settings, sources, problems = files.first()
     directory = environment.run_dir / "metrics" if environment.run_dir is not None else None
     cells = Cells.claim(directory) if directory is not None else Cells.in_process()
     metrics = Metrics(cells, Labels.of(settings.tenants, settings.models.by_name, settings.providers))
+    config = ConfigState(system.now_us(), sources.seen, sources.variables, problems)
+    metrics.goes_by(settings.version, config.loaded_at_us)
     pending = Refusals()
     log = open_log(environment.log_level, environment.log_format, worker=environment.worker)
     journal = TelemetryJournal(log, metrics, system.monotonic, pending.add)
@@ -304,8 +330,20 @@ async def build(environment: Environment) -> Container:
     page = MetricsPage(cells, directory, lambda: standing(stores, gateway), system.monotonic)
     return Container(
         environment, system, log, journal, page, stores, store, providers, gateway, pending,
-        ConfigState(system.now_us(), sources.seen), Once(environment.run_dir),
+        files, config, Once(environment.run_dir),
+        open_traces(environment, journal, metrics),
     )  # fmt: skip
+
+
+def open_traces(environment: Environment, journal: TelemetryJournal, metrics: Metrics) -> Callable[[], None]:
+    """Export spans, if that is asked for; how to end it."""
+    if environment.tracing is None:
+        return lambda: None
+    from perpetuo.adapters.telemetry.traces import Traces  # noqa: PLC0415 - needs an extra, and 0.1 s of CPU
+
+    traces = Traces(environment.tracing, metrics, journal.log)
+    journal.trace = traces.finished
+    return traces.close
 
 
 async def open_stores(
@@ -341,24 +379,10 @@ def breaker_policies(settings: Settings) -> dict[str, BreakerPolicy]:
 async def standing(stores: Stores, gateway: Gateway) -> Standing:
     """What the metrics page asks the stores; what is away is left out."""
     breakers = stores.breakers.all_views()
+    shown = list(gateway.settings.tenants.values())[:MOST_TENANTS_SHOWN]
+    remaining = remaining_budgets(stores.ledger, shown, RealSystem().now_us(), stores.raises.of)
     try:
-        budgets, backlog = await asyncio.gather(remaining_budgets(stores, gateway), stores.stream.backlog())
+        budgets, backlog = await asyncio.gather(remaining, stores.stream.backlog())
     except StoreUnavailable:
         return Standing(breakers)
     return Standing(breakers, budgets, backlog)
-
-
-async def remaining_budgets(stores: Stores, gateway: Gateway) -> list[tuple[str, str, Nano, Nano]]:
-    """Tenant, period, what is neither spent nor held, and the limit."""
-    now_us = RealSystem().now_us()
-    asked = []
-    for tenant in list(gateway.settings.tenants.values())[:MOST_TENANTS_SHOWN]:
-        if tenant.limits.has_budget and tenant.keys:
-            caller = gateway.settings.callers[tenant.keys[0].digest]
-            limits = limits_of(caller, now_us, stores.raises.of(tenant.id)).budgets
-            own = [limit for limit in limits if limit.scope == tenant.id and limit.limit is not None]
-            asked.append(stores.ledger.read_budgets(own, tenant.id))
-    readings = [reading for readings in await asyncio.gather(*asked) for reading in readings]
-    return [
-        (r.scope, r.period, r.remaining, r.limit) for r in readings if r.remaining is not None and r.limit is not None
-    ]

@@ -19,7 +19,9 @@ import click
 from rich.console import Console
 
 from perpetuo import __version__
+from perpetuo.adapters.configfile.load import load
 from perpetuo.adapters.configfile.published import PUBLISHED
+from perpetuo.adapters.environment import Variables
 from perpetuo.adapters.sql import migrate
 from perpetuo.adapters.telemetry.logs import open_log
 from perpetuo.domain.model.models import CATCH_ALL
@@ -74,7 +76,7 @@ def _greet(prepared: server.Prepared, database: Path) -> None:
     operators = f"http://127.0.0.1:{asked.management_port or asked.port}"
     console.print(f"\n[bold]Perpetuo {__version__}[/] answers on [bold cyan]{base}[/]\n")
     console.print("[bold]Try it[/]\n")
-    for line in curl(base, *_who(prepared.settings)):
+    for line in curl(base, *_who(load(asked.config_path, Variables(os.environ)))):
         console.print(f"  {line}", style="green", markup=False)
     console.print()
     facts = {

@@ -6,6 +6,7 @@ What has to be right before a server listens, and who starts it?
 Rule 1: whatever is wrong is said at once, whole, in sentences, with exit status 2; nothing listens by then.
 Rule 2: a store that is away is no reason not to start: the gateway answers, and says what is degraded.
 Rule 3: workers get everything through the environment; they read the configuration for themselves.
+Rule 4: this is the main process, which imports next to nothing: what takes imports is found out in its nursery.
 """
 
 import asyncio
@@ -13,18 +14,14 @@ import errno
 import os
 import secrets
 import socket
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from importlib.resources import files
 from pathlib import Path
 
 import attrs
 
 from perpetuo.adapters import environment
-from perpetuo.adapters.configfile.load import load
-from perpetuo.adapters.configfile.problems import ConfigError
-from perpetuo.adapters.configfile.published import published_keys
 from perpetuo.adapters.environment import Environment, InvalidEnvironmentError, Variables
-from perpetuo.domain.model.settings import Settings
 from perpetuo.entrypoints.process.nursery import ask_nursery
 from perpetuo.entrypoints.process.server import GatewayServer, Launch, Tell
 from perpetuo.entrypoints.process.worker import load_gateway
@@ -34,8 +31,18 @@ REFUSED = 2
 REDIS_SECONDS = 1.0
 
 
-Look = Callable[[str], list[str]]
-"""What is wrong with the Redis at a URL."""
+@attrs.frozen
+class Findings:
+    """What the configuration and Redis say to a start; ``reasons`` has a sentence for everything against it."""
+
+    reasons: list[str]
+    drain_delay: float = 0.0
+    """Seconds."""
+    admin_keys: bool = False
+
+
+Examine = Callable[[Environment, Mapping[str, str], bool], Findings]
+"""Of these variables; the last says whether it is production."""
 
 
 class StartRefusedError(Exception):
@@ -51,14 +58,30 @@ class Prepared:
     """A start that nothing speaks against."""
 
     environment: Environment
-    settings: Settings
+    drain_delay: float
+    """Seconds."""
     admin_key: str | None = attrs.field(repr=False)
     """Made up for this run, because nobody gave one; to be told once."""
 
 
+def examine(asked: Environment, environ: Mapping[str, str], production: bool) -> Findings:
+    """Read the configuration and look at Redis."""
+    # Only here: to import these takes a quarter of a second, and the nursery, who runs this, has done so already.
+    from perpetuo.adapters.configfile.load import load  # noqa: PLC0415
+    from perpetuo.adapters.configfile.problems import ConfigError  # noqa: PLC0415
+    from perpetuo.adapters.configfile.published import published_keys  # noqa: PLC0415
+
+    unfit = [] if asked.in_process else unfit_redis(asked.redis_url)
+    try:
+        settings = load(asked.config_path, Variables(environ))
+    except ConfigError as invalid:
+        return Findings([*map(str, invalid.problems), *unfit])
+    reasons = [*(published_keys(settings) if production else []), *unfit]
+    return Findings(reasons, settings.server.drain_delay, bool(settings.admin_keys))
+
+
 def unfit_redis(url: str) -> list[str]:
     """A Redis that is there but would throw data away. One that is away is none of the start's business."""
-    # Only here: to import it is 0.25 s of CPU, and the nursery, who runs this, has done so already.
     from perpetuo.adapters.redis.connected import ConnectedRedis  # noqa: PLC0415
     from perpetuo.adapters.redis.room import UnfitRedisError  # noqa: PLC0415
 
@@ -73,33 +96,29 @@ def unfit_redis(url: str) -> list[str]:
     return []
 
 
-def _look(url: str) -> list[str]:
-    return ask_nursery(unfit_redis, url)
+def _in_nursery(asked: Environment, environ: Mapping[str, str], production: bool) -> Findings:
+    return ask_nursery(examine, asked, environ, production)
 
 
-def prepare(environ: MutableMapping[str, str] = os.environ, *, production: bool = True, look: Look = _look) -> Prepared:
+def prepare(
+    environ: MutableMapping[str, str] = os.environ, *, production: bool = True, look: Examine = _in_nursery
+) -> Prepared:
     """Read and check everything; raises `StartRefusedError`. Puts a made-up admin key into ``environ``."""
     try:
         asked = environment.read(environ)
     except InvalidEnvironmentError as invalid:
         raise StartRefusedError(invalid.problems) from invalid
-    reasons = _occupied(asked)
-    settings = None
-    try:
-        settings = load(asked.config_path, Variables(environ))
-        reasons += published_keys(settings) if production else []
-    except ConfigError as invalid:
-        reasons += map(str, invalid.problems)
-    reasons += ([] if asked.in_process else look(asked.redis_url)) + (_no_database(asked) if production else [])
-    if reasons or settings is None:
+    found = look(asked, dict(environ), production)
+    reasons = [*_occupied(asked), *found.reasons, *(_no_database(asked) if production else [])]
+    if reasons:
         raise StartRefusedError(reasons)
-    return Prepared(asked, settings, _made_up_admin_key(asked, settings, environ))
+    return Prepared(asked, found.drain_delay, _made_up_admin_key(asked, found, environ))
 
 
 def run(prepared: Prepared, tell: Tell, *, drains: bool = True) -> int:
     """Serve until told to stop; the exit status."""
     asked = prepared.environment
-    drain_delay = prepared.settings.server.drain_delay if drains else None
+    drain_delay = prepared.drain_delay if drains else None
     launch = Launch(host=asked.host, port=asked.port, workers=asked.workers, drain_delay=drain_delay)
     return GatewayServer(launch, load_gateway, tell).run()
 
@@ -164,9 +183,9 @@ def _bind_problem(host: str, port: int) -> str | None:
     return None
 
 
-def _made_up_admin_key(asked: Environment, settings: Settings, environ: MutableMapping[str, str]) -> str | None:
+def _made_up_admin_key(asked: Environment, found: Findings, environ: MutableMapping[str, str]) -> str | None:
     """A key for this run, handed to the workers as if it had been given; none when somebody can sign in already."""
-    if asked.admin_key is not None or settings.admin_keys:
+    if asked.admin_key is not None or found.admin_keys:
         return None
     key = environ["PERPETUO_ADMIN_KEY"] = f"admin-{secrets.token_urlsafe(24)}"
     return key

@@ -20,10 +20,12 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -46,23 +48,23 @@ def open_nursery(imports: Sequence[str] = GATEWAY) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def ask_nursery(function: Callable[[str], T], argument: str) -> T:
+def ask_nursery(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """What ``function`` of a module returns in a process that has everything imported; in this one if there is none."""
     ours, theirs = CONTEXT.Pipe(duplex=False)
-    asked = CONTEXT.Process(target=_answer, args=(theirs, function, argument))
+    asked = CONTEXT.Process(target=_answer, args=(theirs, partial(function, *arguments, **named)))
     try:
         asked.start()
         theirs.close()
         answer: T = ours.recv()
         asked.join()
     except (OSError, EOFError):
-        return function(argument)
+        return function(*arguments, **named)
     return answer
 
 
-def _answer(pipe: "Connection[Any, Any]", function: Callable[[str], object], argument: str) -> None:
+def _answer(pipe: "Connection[Any, Any]", function: Callable[[], object]) -> None:
     with suppress(OSError):  # whoever asked was told to end
-        pipe.send(function(argument))
+        pipe.send(function())
 
 
 def give_up_nursery() -> None:

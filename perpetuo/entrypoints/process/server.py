@@ -9,6 +9,7 @@ How do the workers live and end together?
 Rule 1: granian alone would close the listener at SIGTERM and wait for ever for a stalled upload, end with the
 first worker that dies twice in 5.5 s, and restart all workers at SIGHUP. `_serve_loop` is where this differs.
 Rule 2: signal handlers only note and wake (`Wakeup`): `threading.Event.set` in one can lock up with its own `wait`.
+What wakes is in C: Python would run no handler while it waits for one that came as the wait began.
 Rule 3: before the first worker has come up nothing is replaced: a start that fails says so and ends, exit 1.
 A signal that comes by then ends the start at once: nobody has been served who could wait for an answer.
 Rule 4: the nursery may die too. Its workers then look dead from here and are not: they serve until they are replaced,
@@ -68,6 +69,10 @@ class Wakeup:
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
 
+    def heed_signals(self) -> None:
+        """Be set by every signal that has a handler, in the instant it comes, whichever thread the kernel gives it."""
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
     def set(self) -> None:
         try:
             os.write(self._write, b"!")
@@ -115,7 +120,7 @@ class GatewayServer(MPServer):
             workers_kill_timeout=KILL_SECONDS,
         )
         self.launch = launch
-        self.main_loop_interrupt = Wakeup()  # type: ignore[assignment]
+        self.main_loop_interrupt: Wakeup = Wakeup()  # type: ignore[assignment]
         self.stop_signals = 0
         self._run_dir: Path | None = None
         self._load = load
@@ -124,6 +129,7 @@ class GatewayServer(MPServer):
 
     def run(self) -> int:
         """Serve until told to stop; the exit status."""
+        self.main_loop_interrupt.heed_signals()
         for number in (signal.SIGINT, signal.SIGTERM):  # granian does so too, later
             signal.signal(number, self.signal_handler_interrupt)
         open_nursery()

@@ -13,7 +13,7 @@ from tests.servers import free_port
 
 ROOT = Path(__file__).parents[3]
 CONTEXT = (
-    "requirements.txt",
+    "requirements-otel.txt",
     "requirements-build.txt",
     "pyproject.toml",
     "README.md",

@@ -1,5 +1,6 @@
 """O1, O5, T7, T8: do the processes of one server live, reload and end as promised?"""
 
+import ctypes
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ from tests import servers
 from tests.servers import free_port
 
 T = TypeVar("T")
+BACK_SECONDS = 5
+"""Within which a killed worker is back (O5). Asked of the best of three: others on the machine may delay one."""
 
 
 class Running:
@@ -58,7 +61,7 @@ class Running:
                 pass
         return pids
 
-    def eventually(self, look: Callable[[], T | None], seconds: float = 10) -> T:
+    def eventually(self, look: Callable[[], T | None], seconds: float = 60) -> T:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if (found := look()) is not None:
@@ -68,9 +71,11 @@ class Running:
 
     def newer_than(self, known: set[int]) -> set[int]:
         """Wait until two workers answer, one of them new."""
-        return self.eventually(
-            lambda: found if len((found := self.workers()) - known) > 0 < len(found) - 1 else None, 5
-        )
+        return self.eventually(lambda: found if len((found := self.workers()) - known) > 0 < len(found) - 1 else None)
+
+    def two_others(self, known: set[int]) -> None:
+        """Wait until two workers answer that are new."""
+        self.eventually(lambda: True if len(self.workers() - known) == 2 else None)
 
     def stop(self, seconds: float = 10) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -97,10 +102,10 @@ def test_o1_a_call_in_flight_finishes_while_ready_is_503(start: Callable[..., Ru
     server = start()
     server.up(2)
     with ThreadPoolExecutor(1) as thread:
-        slow = thread.submit(server.get, "/slow?1.5")
+        slow = thread.submit(server.get, "/slow?3")
         time.sleep(0.3)
         os.killpg(server.process.pid, signal.SIGTERM)
-        server.eventually(lambda: True if server.get("/ready")[0] == 503 else None, 0.4)
+        server.eventually(lambda: True if server.get("/ready")[0] == 503 else None, 2)
         assert slow.result()[0] == 200
     assert server.process.wait(5) == 0
 
@@ -137,12 +142,16 @@ def test_o5_a_killed_worker_is_replaced_and_nobody_else_notices(start: Callable[
     server = start()
     before = server.up(2)
     stays = max(before)
+    took = []
     for _ in range(3):
+        killed = time.monotonic()
         for pid in server.workers() - {stays}:
             os.kill(pid, signal.SIGKILL)
         after = server.newer_than(before)
+        took.append(time.monotonic() - killed)
         assert stays in after
         before |= after
+    assert min(took) <= BACK_SECONDS, took
     assert server.stop() == 0
 
 
@@ -150,13 +159,12 @@ def test_o5_a_killed_nursery_does_not_take_the_gateway_along(start: Callable[...
     """What workers are forked from is killed: its own finish what they do, others from a new one take their place."""
     server = start()
     before = server.up(2)
-    parents = {servers._read(f"/proc/{pid}/stat").rpartition(")")[2].split()[1] for pid in before}
-    (nursery,) = (int(pid) for pid in parents)
+    (nursery,) = {int(servers._read(f"/proc/{pid}/stat").rpartition(")")[2].split()[1]) for pid in before}
     with ThreadPoolExecutor(1) as thread:
         slow = thread.submit(server.get, "/slow?1")
         time.sleep(0.3)
         os.kill(nursery, signal.SIGKILL)
-        server.eventually(lambda: True if len(server.workers() - before) == 2 else None, 5)
+        server.two_others(before)
         assert slow.result()[0] == 200
     assert server.stop() == 0
 
@@ -168,7 +176,7 @@ def test_o5_a_nursery_that_nobody_reaches_is_replaced(start: Callable[..., Runni
     (socket_file,) = tmp_path.glob("pymp-*/*")
     socket_file.unlink()
     os.kill(min(before), signal.SIGKILL)
-    server.eventually(lambda: True if len(server.workers() - before) == 2 else None, 10)
+    server.two_others(before)
     assert server.stop() == 0
 
 
@@ -177,7 +185,7 @@ def test_sighup_reloads_in_process(start: Callable[..., Running]) -> None:
     server = start(workers=1)
     pids = server.up(1)
     server.process.send_signal(signal.SIGHUP)
-    server.eventually(lambda: True if server.get("/config")[1] == "1" else None, 2)
+    server.eventually(lambda: True if server.get("/config")[1] == "1" else None)
     assert server.workers() == pids
 
 
@@ -196,6 +204,21 @@ def test_ctrl_c_reaches_workers_only_through_the_main_process(start: Callable[..
     assert server.process.wait(5) == 0
 
 
+def test_o1_a_signal_that_does_not_interrupt_the_wait_is_heard(start: Callable[..., Running]) -> None:
+    """
+    One that comes as the main process begins to wait interrupts nothing, and Python would only look after the wait.
+
+    That moment is long on a single core, where whoever else runs may come in between. A signal that another thread
+    takes is as unheard as that, every time.
+    """
+    server = start()
+    server.up(2)
+    threads = {int(path.name) for path in Path(f"/proc/{server.process.pid}/task").iterdir()}
+    other = max(threads - {server.process.pid})
+    assert ctypes.CDLL(None).tgkill(server.process.pid, other, signal.SIGTERM) == 0
+    assert server.process.wait(20) == 0
+
+
 def test_a_start_that_fails_ends_with_1(start: Callable[..., Running]) -> None:
     """No endless respawning of workers that never came up."""
     server = start(SMALL_BROKEN="1")
@@ -210,8 +233,8 @@ def test_the_management_port_is_another_application_in_the_same_workers(start: C
     assert server.get("/", port)[1] == f"management of {pid}, 0 in flight"
     assert server.get("/")[1] == str(pid)
     with ThreadPoolExecutor(1) as thread:
-        slow = thread.submit(server.get, "/slow?1")
-        server.eventually(lambda: True if "1 in flight" in server.get("/", port)[1] else None, 1)
+        slow = thread.submit(server.get, "/slow?2")
+        server.eventually(lambda: True if "1 in flight" in server.get("/", port)[1] else None, 2)
         idle = HTTPConnection("127.0.0.1", port)
         idle.request("GET", "/")
         idle.getresponse().read()
@@ -231,7 +254,7 @@ def test_the_management_port_is_served_by_all_workers(start: Callable[..., Runni
     server.up(2)
     os.kill(min(server.workers()), signal.SIGKILL)
     for _ in range(8):
-        server.eventually(lambda: _text(server, port), 1)
+        server.eventually(lambda: _text(server, port))
 
 
 def _text(server: Running, port: int) -> str | None:

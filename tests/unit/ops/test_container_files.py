@@ -19,6 +19,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OURS = {
     "PORT", "HOST", "MANAGEMENT_PORT", "LOG_LEVEL", "LOG_FORMAT", "REDIS_URL", "DATABASE_URL", "PERPETUO_CONFIG_PATH",
     "PERPETUO_ADMIN_KEY", "PERPETUO_METRICS_TOKEN", "WORKERS", "PERPETUO_CONTAINER",
+    "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS",
 }  # fmt: skip
 """The contract's variables, and the one that says we are in a container."""
 

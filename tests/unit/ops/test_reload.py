@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from perpetuo import bootstrap
+from perpetuo.adapters.configfile.files import ConfigFiles
 from perpetuo.adapters.environment import read
 from perpetuo.adapters.telemetry.cells import Cells
 from perpetuo.adapters.telemetry.journal import TelemetryJournal
@@ -66,7 +68,8 @@ async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
         "REDIS_URL": "memory://",
         "LOG_FORMAT": "json",
     }
-    container = await bootstrap.build(read(environ))
+    (tmp_path / "run" / "metrics").mkdir(parents=True)
+    container = await bootstrap.build(attrs.evolve(read(environ), run_dir=tmp_path / "run"))
     yield Worker(container, path)
     await container.stop()
 
@@ -149,3 +152,54 @@ async def test_without_a_change_nothing_is_said(worker: Worker) -> None:
     """SIGHUP for a file that is in force."""
     await worker.reload(CONFIG)
     assert worker.lines() == []
+
+
+def takes_over(worker: Worker, text: str) -> None:
+    """Another worker of this server does."""
+    path = worker.path.with_name("another.yaml")
+    path.write_text(text)
+    there = ConfigFiles(path, run_dir=worker.container.environment.run_dir)
+    there.taken_over(there.read())
+
+
+def budget_of_a_day(worker: Worker) -> int | None:
+    return worker.container.settings.tenants["acme"].limits.budget_day
+
+
+async def test_s6_a_right_version_that_only_others_saw_goes_while_the_file_is_broken(worker: Worker) -> None:
+    """Two edits at once, the second broken: a key that the first revoked would have stayed good at this worker."""
+    takes_over(worker, OTHER)
+    await worker.reload(WRONG)
+    assert budget_of_a_day(worker) == nano_from_usd(2)
+    assert worker.container.problems()["config"]
+    assert [line["event"] for line in worker.lines()] == ["config_rejected", "config_reloaded"]
+
+
+async def test_a_version_of_others_that_is_wrong_here_is_left(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of a secret was taken away meanwhile: nothing breaks, what is in force stays."""
+    monkeypatch.setenv("ANOTHER_KEY", "sk-another-of-the-tests")
+    takes_over(worker, OTHER.replace("sk-acme-of-the-tests", '"${ANOTHER_KEY}"'))
+    monkeypatch.delenv("ANOTHER_KEY")
+    await worker.reload(WRONG)
+    assert budget_of_a_day(worker) == nano_from_usd(1)
+    assert [line["event"] for line in worker.lines()] == ["config_rejected"]
+
+
+async def test_s6_others_may_still_be_at_it_when_this_one_finds_the_file_broken(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it looks again, and once the file is right that alone counts."""
+    monkeypatch.setattr(bootstrap, "FOLLOW_EVERY", 0.01)
+    await worker.reload(WRONG)
+    assert budget_of_a_day(worker) == nano_from_usd(1)
+    following = asyncio.ensure_future(dict(worker.container.loops())["follow"]())
+    takes_over(worker, OTHER)
+    await asyncio.to_thread(eventually, lambda: worker.said("config_reloaded"))
+    assert budget_of_a_day(worker) == nano_from_usd(2)
+    assert worker.container.problems()["config"]
+    await worker.reload(CONFIG)
+    takes_over(worker, OTHER)
+    await asyncio.sleep(0.05)
+    following.cancel()
+    assert budget_of_a_day(worker) == nano_from_usd(1)
+    assert "config" not in worker.container.problems()

@@ -33,7 +33,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     }
 
 
-prepare = partial(serve.prepare, look=serve.unfit_redis)
+prepare = partial(serve.prepare, look=serve.examine)
 """In this process: a nursery would import the whole gateway for these tests."""
 
 
@@ -64,7 +64,7 @@ def test_published_keys_are_refused(environ: dict[str, str]) -> None:
     """A key from our documentation would let anybody spend the operator's money."""
     Path(environ["PERPETUO_CONFIG_PATH"]).write_text(PAID.replace("KEY", "sk-new-key"))
     assert "perpetuo keys new" in reasons(environ)
-    assert prepare(environ, production=False).settings.tenants
+    assert prepare(environ, production=False).drain_delay == 5
 
 
 def test_every_reason_is_given_at_once(environ: dict[str, str]) -> None:
@@ -129,8 +129,11 @@ HEAVY = {"alembic", "httpx", "jinja2", "litestar", "rich", "sqlalchemy"}
         ("perpetuo", {"attr", "click", "granian", *HEAVY}),
         ("perpetuo.entrypoints.cli", {"attr", "click", "granian", *HEAVY}),
         ("perpetuo.entrypoints.commands.healthcheck", {"granian", *HEAVY}),
-        ("perpetuo.entrypoints.commands.serve", {"asyncpg", "redis", *HEAVY}),
-        ("perpetuo.entrypoints.process.cradle", {"alembic", "click", "httpx", "rich"}),
+        ("perpetuo.entrypoints.commands.serve", {"asyncpg", "cattrs", "redis", "yaml", *HEAVY}),
+        (
+            "perpetuo.entrypoints.process.cradle",
+            {"alembic", "click", "google", "httpx", "rich"},
+        ),  # google.protobuf: traces are off
     ],
 )
 def test_nothing_is_imported_that_a_start_does_not_need(module: str, unwanted: set[str]) -> None:
