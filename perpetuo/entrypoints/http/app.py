@@ -20,9 +20,10 @@ from perpetuo.bootstrap import Container, build
 from perpetuo.domain.model.chat import Kind
 from perpetuo.entrypoints.http.account import account_router
 from perpetuo.entrypoints.http.admin import admin_handlers
+from perpetuo.entrypoints.http.admin.door import Door
 from perpetuo.entrypoints.http.calls import Calls
 from perpetuo.entrypoints.http.health import live, metrics, ready
-from perpetuo.entrypoints.http.openapi import schema_handlers
+from perpetuo.entrypoints.http.openapi import schema_router
 from perpetuo.entrypoints.http.refusals import EXCEPTION_HANDLERS, check_host
 from perpetuo.entrypoints.process.management import ManagementListener
 from perpetuo.entrypoints.process.stalled import cut_stalled
@@ -49,7 +50,8 @@ def management_app(container: Container) -> Litestar:
 
 
 def _management_handlers(container: Container) -> list[Any]:
-    return [metrics, *admin_handlers(container), *schema_handlers]
+    door = Door(container)
+    return [metrics, *admin_handlers(container, door), schema_router(door)]
 
 
 def _route(path: str, calls: Calls) -> Any:

@@ -21,7 +21,12 @@ JSON_HEADER = (b"content-type", b"application/json")
 
 
 def encode(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
+    return [(name.encode(), value.encode() if value.isascii() else _latin(value)) for name, value in headers]
+
+
+def _latin(value: str) -> bytes:
+    """What no header can carry becomes a question mark (a codec by name takes twice as long as UTF-8)."""
+    return value.encode("latin-1", "replace")
 
 
 async def _gone(receive: Receive) -> None:

@@ -16,11 +16,14 @@ from typing import Any
 
 import msgspec
 import yaml
-from litestar import Request, Response, get
+from litestar import Request, Response, Router, get
+from litestar.di import Provide
 
 from perpetuo import __version__
 from perpetuo.domain.model.errors import Reason
+from perpetuo.entrypoints.http.admin.door import Door
 from perpetuo.entrypoints.http.admin.rendering import GuardedMiddleware, page
+from perpetuo.entrypoints.http.admin.signing import TheDoor
 from perpetuo.entrypoints.http.errors import TABLE
 from perpetuo.entrypoints.http.wired import Container
 
@@ -59,22 +62,32 @@ def _refusals() -> Json:
     }
 
 
-@get("/schema/openapi.json", include_in_schema=False, middleware=[GuardedMiddleware()], sync_to_thread=False)
+@get("/openapi.json", include_in_schema=False, middleware=[GuardedMiddleware()], sync_to_thread=False)
 def openapi_json(request: Request[Any, Any, Any], container: Container) -> Response[bytes]:
     served = {**document(), "servers": [{"url": _server(request, container)}]}
     return Response(msgspec.json.encode(served), media_type="application/json")
 
 
-@get("/schema", include_in_schema=False, sync_to_thread=False)
-def openapi_page(request: Request[Any, Any, Any], container: Container) -> Response[Any]:
+@get("/", include_in_schema=False, sync_to_thread=False)
+def openapi_page(request: Request[Any, Any, Any], door: TheDoor, container: Container) -> Response[Any]:
+    """For everybody; whoever is signed in has the dashboard's head above it."""
     if request.headers.get("accept", "").startswith("application/json"):
         return Response("", status_code=303, headers={"location": "/schema/openapi.json"}, media_type="text/plain")
     errors = [(reason.value, row) for reason, row in TABLE.items()]
     server = _server(request, container)
-    return page("schema.html", doc=document(), operations=list(operations()), errors=errors, server=server)
+    return page(
+        "schema.html", doc=document(), operations=list(operations()), errors=errors, server=server,
+        operator=door.signed_in(request), section="schema",
+    )  # fmt: skip
 
 
-schema_handlers = [openapi_page, openapi_json]
+def schema_router(door: Door) -> Router:
+    return Router(
+        path="/schema",
+        route_handlers=[openapi_page, openapi_json],
+        dependencies={"door": Provide(lambda: door, sync_to_thread=False)},
+        include_in_schema=False,
+    )
 
 
 def _server(request: Request[Any, Any, Any], container: Container) -> str:

@@ -1,12 +1,11 @@
 """`perpetuo budget` and `perpetuo tenants usage` against two workers on a real Redis and PostgreSQL."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
+from click.testing import Result
 
+from tests import commands
 from tests.live import ADMIN_KEY, LiveGateway, config_text, eventually, rows
 from tests.servers import RedisServer
 
@@ -23,10 +22,8 @@ def gateway(redis_url: str, postgres_url: str) -> Iterator[LiveGateway]:
         yield running
 
 
-def perpetuo(gateway: LiveGateway, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PERPETUO_URL": gateway.url, "PERPETUO_ADMIN_KEY": ADMIN_KEY}
-    command = [sys.executable, "-c", "from perpetuo.entrypoints.cli import main; main()", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+def perpetuo(gateway: LiveGateway, *arguments: str) -> Result:
+    return commands.perpetuo(*arguments, PERPETUO_URL=gateway.url, PERPETUO_ADMIN_KEY=ADMIN_KEY)
 
 
 def limits(gateway: LiveGateway) -> set[str]:
@@ -39,22 +36,23 @@ def test_b1_b7_budgets_are_raised_and_adjusted_and_redis_may_forget(
 ) -> None:
     """All workers have the raise within a second; after FLUSHALL raise and money are as SQL has them."""
     done = perpetuo(gateway, "budget", "raise", "acme", "20", "--until", "midnight", "--reason", "a launch")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.startswith("The day budget of acme is higher by 20 USD until ")
-    eventually(lambda: limits(gateway) == {"70"}, 5.0)
+    eventually(lambda: limits(gateway) == {"70"})
     done = perpetuo(gateway, "budget", "adjust", "acme", "12.50", "--reason", "an invoice")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     done = perpetuo(gateway, "budget", "adjust", "acme", "-2.5", "--reason", "too much")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     refused = perpetuo(gateway, "budget", "adjust", "acme", "-11", "--reason", "too much")
-    assert (refused.returncode, refused.stdout) == (2, "")
+    assert (refused.exit_code, refused.stdout) == (2, "")
     assert "10 USD was spent there" in refused.stderr
-    eventually(lambda: rows(postgres_url, "select sum(cost_nano_usd) from events")[0][0] == 10_000_000_000, 10.0)
+    eventually(lambda: rows(postgres_url, "select sum(cost_nano_usd) from events")[0][0] == 10_000_000_000)
     redis_server.flush()
     eventually(lambda: gateway.get("/v1/key").json()["budgets"][0]["used_usd"] == "10", 15.0)
-    eventually(lambda: limits(gateway) == {"70"}, 10.0)
+    eventually(lambda: limits(gateway) == {"70"})
     shown = perpetuo(gateway, "tenants", "usage", "acme").stdout.splitlines()
     assert shown[1].split()[:7] == ["acme", "day", "70", "10", "0", "60", "20"]
     (raise_id,) = [line.split()[-1] for line in perpetuo(gateway, "budget", "raises").stdout.splitlines()[1:]]
-    assert perpetuo(gateway, "budget", "end", raise_id).returncode == 0
-    eventually(lambda: limits(gateway) == {"50"}, 5.0)
+    done = perpetuo(gateway, "budget", "end", raise_id)
+    assert done.exit_code == 0, done.stderr
+    eventually(lambda: limits(gateway) == {"50"})

@@ -25,9 +25,9 @@ BEARER = {"authorization": f"Bearer {ADMIN_KEY}"}
         ("refusals?tenant_id=a&tenant_id=b", "tenant_id"),
     ],
 )
-async def test_a_filter_that_can_not_be_meant_is_refused_by_name(desk: Desk, address: str, param: str) -> None:
+async def test_a_filter_that_can_not_be_meant_is_refused_by_name(still_desk: Desk, address: str, param: str) -> None:
     """It was left out without a word, and the answer was another question's."""
-    answer = await desk.browser.get(f"/admin/api/{address}", headers=BEARER)
+    answer = await still_desk.browser.get(f"/admin/api/{address}", headers=BEARER)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
     assert param in answer.json()["error"]["message"]
@@ -36,18 +36,18 @@ async def test_a_filter_that_can_not_be_meant_is_refused_by_name(desk: Desk, add
 @pytest.mark.parametrize(
     "address", ["tenants?page=1&q=acme", "events?status=429&outcome=failed", "refusals?tenant_id=x"]
 )
-async def test_filters_that_are_right_are_taken(desk: Desk, address: str) -> None:
+async def test_filters_that_are_right_are_taken(still_desk: Desk, address: str) -> None:
     """So that the others fail for the right reason."""
-    assert (await desk.browser.get(f"/admin/api/{address}", headers=BEARER)).status_code == 200
+    assert (await still_desk.browser.get(f"/admin/api/{address}", headers=BEARER)).status_code == 200
 
 
 @pytest.mark.parametrize(
     "seconds", ["true", '"5"', "5.5", "0", "-5", "86401", "1" + "0" * 5_000, "[" * 8_000, '"00008640099"']
 )
-async def test_a_breaker_is_opened_for_a_day_at_most(desk: Desk, seconds: str) -> None:
+async def test_a_breaker_is_opened_for_a_day_at_most(still_desk: Desk, seconds: str) -> None:
     """Zeros in front led past the limit: a provider was off for a hundred days."""
     body = f'{{"provider": "demo", "action": "open", "seconds": {seconds}}}'
-    answer = await desk.browser.post("/admin/api/breaker", headers=BEARER, content=body)
+    answer = await still_desk.browser.post("/admin/api/breaker", headers=BEARER, content=body)
     assert answer.status_code == 400, answer.text
 
 

@@ -125,14 +125,14 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-async def test_what_makes_no_sense_is_refused_with_a_reason(desk: Desk, case: str) -> None:
+async def test_what_makes_no_sense_is_refused_with_a_reason(still_desk: Desk, case: str) -> None:
     """The value seen, what is allowed, and nothing is changed."""
     path, fields, said = WRONG[case]
-    answer = await desk.ask(f"budget/{path}", **fields)
+    answer = await still_desk.ask(f"budget/{path}", **fields)
     assert answer.status_code in {400, 404}, answer.text
     assert said in answer.json()["error"]["message"]
-    assert (await desk.api("budget/raises"))["items"] == []
-    assert (await day_budget(desk))["used_usd"] == "0"
+    assert (await still_desk.api("budget/raises"))["items"] == []
+    assert (await day_budget(still_desk))["used_usd"] == "0"
 
 
 async def test_who_only_reads_changes_nothing(desk: Desk) -> None:
@@ -173,9 +173,12 @@ async def test_a_wrong_form_comes_back_with_what_was_typed(desk: Desk) -> None:
     typed = {**RAISE, "usd": HOSTILE, "token": token}
     answer = await desk.browser.post("/admin/budget/raise", data=typed)
     assert answer.status_code == 400
-    assert "`usd` is an amount such as" in answer.text
+    assert "“By how many USD” is an amount such as 20 or -12.50, with at most 9 decimals; it is" in answer.text
     assert 'aria-invalid="true"' in answer.text
     assert HOSTILE not in answer.text
+    for path, wrong in (("raise", {**RAISE, "usd": "-5"}), ("adjust", {**ADJUST, "day": "2999-01-01"})):
+        answer = await desk.browser.post(f"/admin/budget/{path}", data={**wrong, "token": token})
+        assert (answer.status_code, "confirmed" in answer.text) == (400, False), "asks to confirm what can't be done"
     answer = await desk.browser.post("/admin/budget/adjust", data={**ADJUST, "tenant": "nobody", "token": token})
     assert answer.status_code == 404
 

@@ -6,21 +6,20 @@ import httpx
 import pytest
 
 from perpetuo.entrypoints.http.admin.sessions import SESSION_SECONDS, Sessions, keys_of, secret_of
+from perpetuo.entrypoints.http.admin.signing import KEPT_SECONDS
 from tests.unit.admin.conftest import ADMIN_KEY, READ_KEY, TENANT_KEY, Desk
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_s7_the_session_cookie_is_closed_to_scripts_and_other_sites(desk: Desk) -> None:
-    """HttpOnly, SameSite=Strict, 12 h; Secure but on loopback, where a browser would not keep it."""
+    """HttpOnly, SameSite=Strict, never sent with calls; Secure but on loopback, where a browser would not keep it."""
     answer = await desk.sign_in()
     assert (answer.status_code, answer.headers["location"]) == (303, "/admin")
-    cookie = answer.headers["set-cookie"].lower()
-    assert "httponly" in cookie
-    assert "samesite=strict" in cookie
-    assert f"max-age={SESSION_SECONDS}" in cookie
-    assert "path=/admin" in cookie
-    assert "secure" not in cookie
+    for cookie, path in zip(answer.headers.get_list("set-cookie"), ("/admin", "/schema"), strict=True):
+        parts = cookie.lower().split("; ")
+        assert {"httponly", "samesite=strict", f"max-age={KEPT_SECONDS}", f"path={path}"} < set(parts)
+        assert "secure" not in parts
     assert "Everything works." in await desk.page("/admin")
 
 
@@ -78,6 +77,21 @@ async def test_s7_an_expired_session_is_told_so(desk: Desk) -> None:
     answer = await browser.get("/admin", headers={"cookie": f"perpetuo_admin={sessions.begin(key, long_ago).text}"})
     assert answer.headers["location"].startswith("/admin/login?why=expired")
     assert "Your session has ended" in (await browser.get(answer.headers["location"])).text
+
+
+async def test_s7_what_is_sent_signed_out_is_not_done_and_one_is_told_so(desk: Desk) -> None:
+    """Signed out in another tab: a sentence, and back to the page it was sent from, if that is one of ours."""
+    order, browser = {"provider": "paid", "action": "open", "seconds": "60"}, desk.another()
+    for referer, page in (
+        ("http://localhost:3000/admin/providers/paid/open?x=1", "%2Fadmin%2Fproviders%2Fpaid%2Fopen%3Fx%3D1"),
+        ("http://elsewhere.example/", "%2Fadmin"),
+        ("", "%2Fadmin"),
+    ):
+        answer = await browser.post("/admin/breaker", data=order, headers={"referer": referer})
+        assert answer.headers["location"] == f"/admin/login?why=undone&next={page}"
+    assert "so nothing was done" in (await browser.get("/admin/login?why=undone")).text
+    assert desk.container.stores.breakers.view("paid").phase.value == "closed"
+    assert (await browser.post("/admin/logout")).headers["location"] == "/admin/login?why=out"
 
 
 async def test_s7_signing_out_ends_it(desk: Desk) -> None:
@@ -140,9 +154,13 @@ async def test_s7_a_form_of_another_session_does_nothing(desk: Desk) -> None:
     stolen = await desk.token()
     await desk.sign_in()
     answer = await desk.browser.post(
-        "/admin/breaker", data={"provider": "paid", "action": "open", "seconds": "60", "token": stolen}
+        "/admin/breaker",
+        data={"provider": "paid", "action": "open", "seconds": "60", "token": stolen},
+        headers={"referer": "http://localhost:3000/admin/providers/paid/open"},
     )
     assert answer.status_code == 403
+    assert "Nothing was done; you are signed in as PERPETUO_ADMIN_KEY now." in answer.text
+    assert '<a href="/admin/providers/paid/open">Back to the page</a>' in answer.text
 
 
 async def test_s7_what_another_site_sends_is_refused(desk: Desk) -> None:

@@ -70,11 +70,13 @@ async def test_a_call_is_seen_with_its_decision(desk: Desk) -> None:
     (link,) = set(re.findall(r'href="(/admin/events/[0-9a-f-]{36})"', page))
     seen = await desk.page(link)
     for fact in (
-        "demo/gpt-3.5-turbo", "attempt 1", "nightly", "99 of 100 left", "Held",
+        "demo/gpt-3.5-turbo", "Attempt 1", "nightly", "Requests a minute", "Held",
         f"${answer.headers['x-perpetuo-cost-usd']}",
-        "Waiting for providers", "limit $1;",
+        "Waiting for providers", "Budget of the day",
     ):  # fmt: skip
         assert fact in seen, fact
+    rate, day = (await desk.api(link.removeprefix("/admin/")))["trace"]["limits"][:2]
+    assert (rate["left"], rate["allowed"], day["allowed"]) == (99, 100, "1")
     api = await desk.api(link.removeprefix("/admin/"))
     assert api["cost_usd"] == answer.headers["x-perpetuo-cost-usd"]
     assert api["decision"]["budgets"][0]["limit_usd"] == "1"
@@ -224,12 +226,12 @@ async def test_an_action_is_an_event_with_its_actor(desk: Desk) -> None:
         {"provider": "nobody", "action": "close"},
     ],
 )
-async def test_an_order_that_can_not_be_meant_is_refused(desk: Desk, order: dict[str, object]) -> None:
+async def test_an_order_that_can_not_be_meant_is_refused(still_desk: Desk, order: dict[str, object]) -> None:
     """In the envelope, with nothing done."""
-    answer = await desk.ask("breaker", **order)
+    answer = await still_desk.ask("breaker", **order)
     assert answer.status_code in {400, 404}
     assert answer.json()["error"]["source"] == "gateway"
-    assert (await desk.api("events"))["items"] == []
+    assert (await still_desk.api("events"))["items"] == []
 
 
 async def test_what_can_not_be_meant_in_an_address_is_no_error(desk: Desk) -> None:
@@ -317,9 +319,22 @@ async def test_a_broken_configuration_is_told_with_its_problems(desk: Desk) -> N
     await desk.container.reload()
     await desk.sign_in()
     page = await desk.page("/admin")
-    assert "The configuration file is not valid" in page
-    assert "por" in page
+    assert page.count("The configuration file is not valid") == 1
+    assert page.count("por is not") + page.count(": por") == 1, "once, where it is live, with the first problem"
+    assert 'href="/admin/system#configuration"' in page
+    seen = {"/schema": 200, "/admin/nowhere": 404, "/admin/tenants/none": 404, "/admin/breaker": 200}
+    for place, status in seen.items():
+        answer = await desk.browser.get(place, follow_redirects=True)
+        assert answer.status_code == status
+        assert "The configuration file is not valid" in answer.text, place
+    assert (await desk.page("/admin/banner")).count("The configuration file is not valid") == 1
+    assert (await desk.another().get("/admin/banner")).status_code == 303
+    for place in ("/schema", "/admin/login"):
+        assert "The configuration file is not valid" not in (await desk.another().get(place)).text
     assert (await desk.api("system"))["config"]["problems"]
+    path.write_text(path.read_text().replace("plan: por", "plan: pro"))
+    await desk.container.reload()
+    assert not (await desk.page("/admin/banner")).strip()
 
 
 async def test_a_defect_is_a_page_without_a_traceback(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

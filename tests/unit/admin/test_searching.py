@@ -1,12 +1,18 @@
 """Is a search answered as it was meant, and does one that finds nothing say why?"""
 
+import html
+import re
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perpetuo.adapters.system import uuid7
+from perpetuo.domain.model.events import Event
 from perpetuo.entrypoints.http.admin.events.asked import instant_us
+from perpetuo.entrypoints.http.admin.refusals.around import around
+from tests.contract.event_store_contract import event, sent
 from tests.unit.admin.conftest import ADMIN_KEY, Desk
 
 NOW_US = 1_800_000_000_000_000
@@ -57,8 +63,10 @@ async def test_tag_kind_and_time_are_filters(desk: Desk) -> None:
 
 
 @pytest.mark.anyio
-async def test_nothing_found_says_what_is_in_the_way(desk: Desk) -> None:
+async def test_nothing_found_says_what_is_in_the_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The filter without which there would be something is named; nothing is suggested that would not help."""
+    for name in ("SEARCH_SECONDS", "ANSWER_SECONDS"):
+        monkeypatch.setattr(f"perpetuo.entrypoints.http.admin.events.look.{name}", 10.0)  # this is not about time
     assert "no event yet" in (await desk.api("events"))["hint"]
     await desk.call()
     hint = (await desk.api("events?tenant_id=acme&status=502"))["hint"]
@@ -100,3 +108,115 @@ async def test_a_refusal_is_found_by_its_request_id_or_it_is_said_why_not(desk: 
     assert first in await desk.page(f"/admin/refusals?request_id={first}")
     assert "only the first of each minute" in await desk.page("/admin/refusals?request_id=another")
     assert "Since must be an instant" in await desk.page("/admin/refusals?since=soon")
+
+
+@pytest.mark.anyio
+async def test_a_request_id_in_vain_says_when_the_call_was_made_and_what_was_refused_then(desk: Desk) -> None:
+    """The second refusal of a minute keeps no id, but its id begins with its time."""
+    ids = [(await desk.call(model="away-from-here")).headers["x-request-id"] for _ in range(2)]
+    seen = {one: await desk.api(f"events?request_id={one}") for one in ids}
+    kept, other = (seen[one]["hint"] for one in ids)
+    assert re.search(r"The call was refused at 20\S+ \S+ UTC: model_not_found\.$", kept)
+    assert re.search(
+        r"By its id the call was made at 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC\. A call that was refused", other
+    )
+    assert "refused, or still goes on, has no row here; refusals are counted by the minute." in other
+    then = seen[ids[1]]["around"]
+    query = f"since={then['since']}&until={then['until']}"
+    assert sum(one["count"] for one in (await desk.api(f"refusals?{query}"))["items"]) == 2
+    assert (await desk.api(f"refusals?since=90d&until={then['since']}"))["items"] == []
+    in_vain = await desk.api(f"refusals?request_id={ids[1]}")
+    assert in_vain["around"] == then
+    assert "By its id the call was made at" in in_vain["hint"]
+    older = await desk.api(f"events?request_id={ids[1]}&before={ids[1]}")
+    assert older["around"] == then
+    assert older["hint"].startswith("There is nothing older. By its id the call was made at")
+    await desk.sign_in()
+    address = f"/admin/refusals?{query}".replace(":", "%3A")
+    for page in (f"/admin/events?request_id={ids[1]}", f"/admin/refusals?request_id={ids[1]}"):
+        assert f'<a href="{html.escape(address)}">Refusals of that time</a>' in await desk.page(page)
+        mine = f'<a href="{html.escape(address)}&amp;tenant_id=acme">Refusals of that time of acme</a>'
+        assert mine in await desk.page(f"{page}&tenant_id=acme")
+    assert "model_not_found" in await desk.page(address)
+    assert "Until must be an instant" in await desk.page("/admin/refusals?until=soon")
+
+
+NOW_US = 1_800_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None, "", "job-7", "0" * 32, "f47ac10b-58cc-4372-a567-0e02b2c3d479", uuid7(NOW_US // 1_000 + 61_000, 1),
+        uuid7(NOW_US // 1_000 - 401 * 86_400_000, 1), uuid7(0, 1),
+    ],
+)  # fmt: skip
+def test_other_ids_say_nothing_of_a_time(given: str | None) -> None:
+    """Texts, other UUIDs, and times that can't be meant."""
+    assert around(given, NOW_US) is None
+
+
+def test_an_id_leads_to_its_minute_and_the_next() -> None:
+    """A refusal may be said in the minute after; after eleven minutes no call goes on."""
+    found = around(uuid7(NOW_US // 1_000 + 59_999, 1), NOW_US)
+    assert found is not None
+    assert found.facts() == {
+        "made_at": "2027-01-15T08:00:59.999Z", "since": "2027-01-15T08:00Z", "until": "2027-01-15T08:02Z",
+    }  # fmt: skip
+    assert found.may_go_on(found.made_us + 659_000_000)
+    assert not found.may_go_on(found.made_us + 660_000_000)
+
+
+@pytest.fixture
+async def old(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Event:
+    """An event of five hours ago, one of now, and searches that have no time to get there at once."""
+    await desk.call()
+    found = event(desk.container.system.now_us() - 5 * 3_600_000_000, tag="nightly")
+    await desk.container.store.write([sent(found)])
+    for module, name in (("look", "SEARCH_SECONDS"), ("look", "ANSWER_SECONDS"), ("exporting", "SEARCH_SECONDS")):
+        monkeypatch.setattr(f"perpetuo.entrypoints.http.admin.events.{module}.{name}", 0.0)
+    return found
+
+
+@pytest.mark.anyio
+async def test_a_search_whose_time_is_over_is_an_empty_page_with_a_next_one(desk: Desk, old: Event) -> None:
+    """It says how far it came; following `next` to the end finds what there is."""
+    page = await desk.api("events?tag=nightly")
+    back_to = page["looked_back_to"]
+    assert page["items"] == []
+    assert (
+        page["hint"]
+        == f"Nothing matches back to {back_to[:16].replace('T', ' ')} UTC. What is older was not looked at yet."
+    )
+    found = []
+    while page["next"]:
+        page = await desk.api(f"events?tag=nightly&before={page['next']}")
+        found += page["items"]
+    assert [one["id"] for one in found] == [old.id]
+    assert page["looked_back_to"] is None
+
+
+@pytest.mark.anyio
+async def test_a_page_without_rows_goes_on_by_itself(desk: Desk, old: Event) -> None:
+    """With JavaScript; there is a link without it. One that has rows leaves it to its reader."""
+    await desk.sign_in()
+    empty = await desk.page("/admin/events?tag=nightly&kind=chat")
+    (address,) = set(
+        re.findall(r'(?:href|hx-get)="(/admin/events\?tag=nightly&amp;kind=chat&amp;before=[0-9a-f-]+)"', empty)
+    )
+    assert 'hx-trigger="load"' in empty
+    assert "No events back to " in empty
+    page = await desk.page(html.unescape(address))
+    while old.id not in page:
+        (address,) = set(re.findall(r'href="([^"]+)" rel="next"', page))
+        page = await desk.page(html.unescape(address))
+    some = await desk.page("/admin/events")
+    assert "Search further back" in some
+    assert 'hx-trigger="load"' not in some
+
+
+@pytest.mark.anyio
+async def test_an_export_goes_on_however_far_its_rows_are(desk: Desk, old: Event) -> None:
+    """A file is whole, also when batches of it are empty."""
+    rows = (await desk.ask("events/export?format=jsonl&tag=nightly")).text.splitlines()
+    assert [old.id in row for row in rows] == [True]

@@ -9,6 +9,8 @@ The dashboard, for an operator with a pager: what is wrong, in seconds, and the 
                  look     what is seen: each part asks one store, and says when it is away
                  facts    domain values as dictionaries: JSON, and what templates show
                  acting   what can be changed
+    overview   also  watched  one look for all who watch
+                     viewer   how one of them hears of it
     pages api  the routers
 """
 
@@ -17,11 +19,11 @@ from typing import Any
 from perpetuo.bootstrap import Container
 from perpetuo.entrypoints.http.admin.api import api_router
 from perpetuo.entrypoints.http.admin.door import Door
+from perpetuo.entrypoints.http.admin.overview.watched import Watch
 from perpetuo.entrypoints.http.admin.pages import pages_router
 from perpetuo.entrypoints.http.admin.rendering import static_files
 
 
-def admin_handlers(container: Container) -> list[Any]:
+def admin_handlers(container: Container, door: Door) -> list[Any]:
     """Everything below ``/admin``."""
-    door = Door(container)
-    return [static_files, pages_router(door), api_router(door)]
+    return [static_files, pages_router(door, Watch(container)), api_router(door)]

@@ -96,6 +96,11 @@ class Door:
     def session(self, request: AnyRequest) -> Session | SignedOut:
         return self.sessions.read(request.cookies.get(COOKIE), self.keys(), self.now_s)
 
+    def signed_in(self, request: AnyRequest) -> Operator | None:
+        """Who looks at a page that is not only for operators, or that says why another can't be shown."""
+        session = self.session(request)
+        return None if isinstance(session, SignedOut) else Operator(session.key, session, self.rejected())
+
     async def _count(self, request: AnyRequest, *, note: bool = True) -> int:
         address = _bucket(self.address(request))
         try:

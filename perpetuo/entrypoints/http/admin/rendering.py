@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import jinja2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Response
 from litestar.datastructures import CacheControlHeader
@@ -20,6 +21,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.static_files import create_static_files_router
 
 from perpetuo import __version__
+from perpetuo.entrypoints.http.admin.compiled import Kept
 from perpetuo.entrypoints.http.admin.facts import span
 
 HERE = Path(__file__).parent
@@ -42,6 +44,11 @@ def page(name: str, status: int = 200, headers: dict[str, str] | None = None, **
     text = _templates.get_template(name).render(context)
     own = {**SECURITY, **NOT_CACHED, **(headers or {})}
     return Response(text, status_code=status, media_type="text/html", headers=own)
+
+
+def macro(template: str, name: str, *given: Any) -> str:
+    """One piece of a page: what the macro ``name`` of a template makes of what it is given."""
+    return str(getattr(_templates.get_template(template).module, name)(*given))
 
 
 class GuardedMiddleware(ASGIMiddleware):
@@ -110,9 +117,11 @@ def address(text: str) -> str:
     return quote(text, safe="")
 
 
-def _environment() -> Environment:
+def environment(templates: Path = HERE / "templates") -> Environment:
+    mark = sha256(Path(__file__).read_bytes() + jinja2.__version__.encode()).hexdigest()[:10]
     made = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
+        loader=FileSystemLoader(templates),
+        bytecode_cache=Kept(templates / "__pycache__", mark),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -128,4 +137,10 @@ _VERSIONS = {
     for path in (HERE / "static").rglob("*.*")
     if path.is_file()
 }
-_templates = _environment()
+_templates = environment()
+
+
+def compile_all() -> None:
+    """For an image whose files nobody can write later."""
+    for name in _templates.list_templates(extensions=["html"]):
+        _templates.get_template(name)

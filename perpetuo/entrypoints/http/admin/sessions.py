@@ -4,7 +4,7 @@ Who is signed in?
 Rule 1: a session is a signed cookie: which key, until when, a nonce. No store is asked, so it works with Redis away.
 Rule 2: it is signed with a secret that hashes in a configuration file do not give away: PERPETUO_ADMIN_KEY itself,
         which all workers of all nodes share; without one, a file the workers of this server share.
-Rule 3: it ends after 12 h, or when its key is no longer there.
+Rule 3: it ends after 12 h, whatever the browser keeps, or when its key is no longer there.
 Rule 4: the token in a form is bound to the session it was made for.
 """
 

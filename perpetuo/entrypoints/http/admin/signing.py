@@ -20,14 +20,21 @@ from perpetuo.entrypoints.http.refusals import RefusedError
 TheDoor = Annotated[Door, Dependency(skip_validation=True)]
 TheOperator = Annotated[Operator, Dependency(skip_validation=True)]
 FORM_SECONDS = 10.0
+LOGOUT = "/admin/logout"
+COOKIE_PATHS = ("/admin", "/schema")
 OWN_PATH = re.compile(r"/admin(?:[/?][!-\[\]-~]*)?")
 """Where signing in may lead to: printable, ours, no backslash."""
 NOT_KEPT = "not_kept"
+UNDONE = "undone"
+OUT = "out"
+KEPT_SECONDS = SESSION_SECONDS + 7 * 86_400
+"""A browser keeps the cookie for longer than the session, so that one that has ended can be told as that."""
 
 WHY_SIGNED_OUT = {
     SignedOut.EXPIRED.value: "Your session has ended after 12 hours. Sign in again.",
     SignedOut.INVALID.value: "Your session is no longer valid. Sign in again.",
-    "out": "You are signed out.",
+    OUT: "You are signed out.",
+    UNDONE: "You were no longer signed in, so nothing was done. Sign in, then do it again.",
     NOT_KEPT: (
         "The key is right, but your browser did not keep the session: it does so over HTTPS, or for localhost."
         " Use HTTPS, or a tunnel: ssh -L 3000:localhost:3000 and this host."
@@ -45,6 +52,10 @@ class SignedOutError(Exception):
 
 class ForbiddenError(Exception):
     """Signed in, but not for this; the text says why."""
+
+
+class StaleFormError(ForbiddenError):
+    """Sent from a page that was made for another session: somebody has signed in again meanwhile, in another tab."""
 
 
 # --- who asks ------------------------------------------------------------------------------------
@@ -96,7 +107,10 @@ def check_form(request: AnyRequest, operator: Operator, form: Mapping[str, str])
     if from_another_site(request):
         raise ForbiddenError("This form came from another site.")
     if operator.session is not None and not is_token(operator.session, form.get("token", "")):
-        raise ForbiddenError("This form was not made for your session. Go back, load the page again and repeat.")
+        text = (
+            f"This page was made for another session. Nothing was done; you are signed in as {operator.key.name} now."
+        )
+        raise StaleFormError(text)
 
 
 # --- signing in and out --------------------------------------------------------------------------
@@ -126,16 +140,13 @@ async def sign_in(request: AnyRequest, door: TheDoor) -> Response[str]:
     plain = on_loopback(request)
     # a browser that does not keep a Secure cookie is told so, instead of being asked for the key for ever
     answer = see(target if plain else f"/admin/login?why={NOT_KEPT}&next={quote(target, safe='')}")
-    answer.set_cookie(_cookie(session.text, SESSION_SECONDS, secure=not plain))
-    return answer
+    return _with_cookies(answer, session.text, KEPT_SECONDS, secure=not plain)
 
 
 @post("/logout", status_code=200)
 async def sign_out(request: AnyRequest, operator: TheOperator) -> Response[str]:
     check_form(request, operator, await read_form(request))
-    answer = see("/admin/login?why=out")
-    answer.set_cookie(_cookie("", 0, secure=not on_loopback(request)))
-    return answer
+    return _with_cookies(see(f"/admin/login?why={OUT}"), "", 0, secure=not on_loopback(request))
 
 
 def to_sign_in(request: AnyRequest, error: SignedOutError) -> Response[str]:
@@ -143,14 +154,24 @@ def to_sign_in(request: AnyRequest, error: SignedOutError) -> Response[str]:
     if "hx-request" in request.headers:
         # a part of a page: htmx would put the sign-in page where the part belongs, so the whole page goes there
         shown = urlsplit(request.headers.get("hx-current-url", ""))
-        place = login_place(error, shown.path + (f"?{shown.query}" if shown.query else ""))
+        place = login_place(error.why.value, shown.path + (f"?{shown.query}" if shown.query else ""))
         return Response("Sign in again.", status_code=401, headers={"hx-redirect": place}, media_type="text/plain")
-    target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return see(login_place(error, target if request.method == "GET" else "/admin"))
+    if request.method == "GET":
+        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return see(login_place(error.why.value, target))
+    if request.url.path == LOGOUT:
+        return see(f"/admin/login?why={OUT}")  # in another tab already
+    return see(login_place(UNDONE, came_from(request)))
 
 
-def login_place(error: SignedOutError, target: str) -> str:
-    return f"/admin/login?why={error.why.value}&next={quote(own(target), safe='')}"
+def login_place(why: str, target: str) -> str:
+    return f"/admin/login?why={why}&next={quote(own(target), safe='')}"
+
+
+def came_from(request: AnyRequest) -> str:
+    """The page of ours that a form was sent from; the overview when the browser does not say."""
+    page = urlsplit(request.headers.get("referer", ""))
+    return own(page.path + (f"?{page.query}" if page.query else ""))
 
 
 def see(target: str) -> Response[str]:
@@ -161,10 +182,13 @@ def own(target: str) -> str:
     return target if OWN_PATH.fullmatch(target) else "/admin"
 
 
-def _cookie(text: str, seconds: int, *, secure: bool) -> Cookie:
-    return Cookie(
-        key=COOKIE, value=text, path="/admin", max_age=seconds, httponly=True, samesite="strict", secure=secure
-    )
+def _with_cookies(answer: Response[str], text: str, seconds: int, *, secure: bool) -> Response[str]:
+    """For each place that looks for a session; calls under ``/v1`` never carry it."""
+    for path in COOKIE_PATHS:
+        answer.set_cookie(
+            Cookie(key=COOKIE, value=text, path=path, max_age=seconds, httponly=True, samesite="strict", secure=secure)
+        )
+    return answer
 
 
 def _login_page(

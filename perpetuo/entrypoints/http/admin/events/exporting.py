@@ -2,7 +2,7 @@
 How do events leave as a file?
 
 Rule 1: in batches by id, each sent before the next is read: a million rows take no more memory than a thousand, and
-        a client that leaves ends it within a batch.
+        a client that leaves ends it within a batch. A batch is looked for during `SEARCH_SECONDS`, and may be empty.
 Rule 2: the first batch is read before the answer begins, so that a store that is away is a 503. When it goes away later
         the connection is cut: half a file must not look like a whole one.
 Rule 3: `MOST_AT_ONCE` in one worker: an export occupies one of its few connections to SQL.
@@ -22,7 +22,7 @@ import msgspec
 from perpetuo.bootstrap import Container
 from perpetuo.domain.model.errors import Reason, Refusal
 from perpetuo.domain.model.events import Event, EventFilter
-from perpetuo.domain.ports import StoreUnavailable
+from perpetuo.domain.ports import Found, StoreUnavailable
 from perpetuo.entrypoints.http.account import iso
 from perpetuo.entrypoints.http.admin.events.facts import event_whole
 from perpetuo.entrypoints.http.admin.rendering import NOT_CACHED, SECURITY
@@ -31,6 +31,7 @@ from perpetuo.entrypoints.http.refusals import RefusedError
 BATCH = 500
 MOST_AT_ONCE = 2
 COUNT_SECONDS = 3.0
+SEARCH_SECONDS = 1.0
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 COLUMNS = (
     "id", "at", "kind", "tenant", "key", "model", "provider", "upstream_model", "stream", "status", "outcome",
@@ -76,7 +77,7 @@ class Export:
     container: Container
     where: EventFilter
     format: str
-    first: Sequence[Event]
+    first: Found
     rows: int | None
 
     async def __call__(self, _scope: Any, receive: Any, send: Any) -> None:
@@ -114,13 +115,12 @@ class Export:
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         write = WRITERS[self.format]
-        batch, first = self.first, True
-        while batch or first:
-            yield write(batch, first=first)
-            first = False
-            if len(batch) < BATCH:
-                return
-            batch = await self.container.store.latest(self.where, before=batch[-1].id, limit=BATCH)
+        yield write(self.first.events, first=True)
+        before = self.first.next
+        while before is not None:
+            found = await _batch(self.container, self.where, before)
+            yield write(found.events, first=False)
+            before = found.next
 
 
 async def _gone(receive: Any) -> None:
@@ -137,11 +137,17 @@ async def begin(container: Container, where: EventFilter, name: str) -> Export:
         text = f"{_running} exports are under way, and more would slow down the gateway. Try again when one has ended."
         raise RefusedError(Refusal(Reason.CONCURRENCY_LIMIT_EXCEEDED, text, retry_after_us=5_000_000))
     try:
-        first = await container.store.latest(where, limit=BATCH)
-        rows = len(first) if len(first) < BATCH else await _counted(container, where)
+        first = await _batch(container, where)
+        rows = len(first.events) if first.next is None else await _counted(container, where)
     except StoreUnavailable as error:
         raise RefusedError(Refusal(Reason.STORE_UNAVAILABLE, f"The event table is away: {error}")) from error
     return Export(container, where, name, first, rows)
+
+
+async def _batch(container: Container, where: EventFilter, before: str | None = None) -> Found:
+    """The next rows: up to `BATCH`, and fewer or none where many rows do not match."""
+    now_us = container.system.now_us()
+    return await container.store.search(where, now_us=now_us, before=before, limit=BATCH, seconds=SEARCH_SECONDS)
 
 
 async def _counted(container: Container, where: EventFilter) -> int | None:

@@ -9,6 +9,8 @@ from perpetuo.domain.model.events import Event
 from perpetuo.domain.model.money import usd
 from perpetuo.domain.policy.raises import ENDED, RAISED
 from perpetuo.entrypoints.http.account import iso
+from perpetuo.entrypoints.http.admin.events.changes import change_of
+from perpetuo.entrypoints.http.admin.events.trace import trace_of
 from perpetuo.entrypoints.http.admin.facts import Facts
 
 
@@ -59,6 +61,13 @@ def budget_action(decision: Mapping[str, Any]) -> str:
         done = f"ended the raise of the {decision.get('period')} budget of {scope} by {usd(amount)} USD"
     reason = decision.get("reason")
     return f"{done}: {reason}" if reason else done
+
+
+def event_shown(event: Event) -> Facts:
+    """`event_whole`, and what its page shows of it: ``trace`` of a call, ``change`` of an action."""
+    acted = event.kind == KIND
+    shown: Facts = {"trace": None if acted else trace_of(event), "change": change_of(event) if acted else None}
+    return {**event_whole(event), **shown}
 
 
 def event_whole(event: Event) -> Facts:

@@ -14,6 +14,7 @@ from perpetuo.entrypoints.http.admin.events.asked import (
     lenient_filter,
     rows_asked,
 )
+from perpetuo.entrypoints.http.admin.events.drawn import bars, parts
 from perpetuo.entrypoints.http.admin.facts import Facts
 from perpetuo.entrypoints.http.admin.shown import message_page, now_of, operator_page
 from perpetuo.entrypoints.http.admin.signing import TheOperator
@@ -38,7 +39,11 @@ async def event(event_id: str, operator: TheOperator, container: Container) -> R
     found = await look.one_event(container, event_id)
     if isinstance(found, Away):
         return message_page(operator, "The event table is away", found.why, 503)
-    return operator_page("event", operator, event=found, as_of=now_of(container))
+    trace = found["trace"]
+    drawn = {} if trace is None else {
+        "bars": bars(trace["steps"], trace["time"]["total_ms"]), "parts": parts(trace["time"]["parts"]),
+    }  # fmt: skip
+    return operator_page("event", operator, event=found, drawn=drawn, as_of=now_of(container))
 
 
 @get("/events")

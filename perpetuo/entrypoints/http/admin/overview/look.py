@@ -43,7 +43,7 @@ async def overview(container: Container, span: Span) -> Facts:
         "as_of": iso(now_us),
         "activity": went_on,
         "system": state,
-        "providers": providers(container),
+        "providers": await providers(container),
         "tenants": await lately_active(container, latest, refused),
         "events": brief_events(latest, EVENTS_SHOWN),
         "refusals": refused,
@@ -73,14 +73,20 @@ def _about_system(state: Facts) -> Iterable[Facts]:
         elif store["problem"] is not None:
             yield _alert("warn", f"{store['name']}: {store['problem']}", "system")
     if state["config"]["problems"]:
-        before = state["config"]["loaded_at"][:19].replace("T", " ")
-        message = f"The configuration file is not valid; the one read at {before} UTC stays in force."
-        yield _alert("warn", message, "configuration")
+        yield _alert("warn", _about_file(state["config"]), "configuration")
     running, configured = state["workers"]["running"], state["workers"]["configured"]
     if running is not None and running < configured:
         yield _alert("warn", f"Only {running} of {configured} workers are running.", "system")
     if (state["events_backlog"] or 0) >= LONG_BACKLOG:
         yield _alert("warn", f"{state['events_backlog']:,} finished calls wait to be written to SQL.", "system")
+
+
+def _about_file(config: Facts) -> str:
+    """With the first of what is wrong with it: nothing else on the overview says so."""
+    before = config["loaded_at"][:19].replace("T", " ")
+    first, more = config["problems"][0], len(config["problems"]) - 1
+    text = f"The configuration file is not valid; the one read at {before} UTC stays in force. {first}"
+    return f"{text}; and {more} more." if more else text
 
 
 def _about_providers(found: Sequence[Facts]) -> Iterable[Facts]:

@@ -16,8 +16,9 @@ CALLS_LOOKED_AT = 1_000
 WORST_FIRST = (BreakerPhase.OPEN.value, BreakerPhase.HALF_OPEN.value, BreakerPhase.CLOSED.value)
 
 
-def providers(container: Container) -> list[Facts]:
-    """Those in trouble first."""
+async def providers(container: Container) -> list[Facts]:
+    """Those in trouble first; also what another worker did a moment ago."""
+    await container.stores.breakers.refresh()
     settings, now_us = container.settings, container.system.now_us()
     readings = container.stores.breakers.all_views()
     specs = settings.providers
@@ -27,7 +28,7 @@ def providers(container: Container) -> list[Facts]:
 
 async def lately(container: Container) -> Facts:
     """All of them, with their last hour."""
-    found = providers(container)
+    found = await providers(container)
     hours = await asyncio.gather(*(_hour(container, one["id"]) for one in found))
     away = next((hour.why for hour in hours if isinstance(hour, Away)), None)
     items = [{**one, "hour": None if isinstance(hour, Away) else hour} for one, hour in zip(found, hours, strict=True)]
@@ -36,7 +37,7 @@ async def lately(container: Container) -> Facts:
 
 async def one_provider(container: Container, name: str) -> Facts:
     """A provider with its history, its last hour and this worker's cooldowns; raises `RefusedError`."""
-    found = known(container, name)
+    found = await known(container, name)
     hour, history = await asyncio.gather(_hour(container, name), asked(container.stores.breakers.history(name)))
     now_us = container.system.now_us()
     return {
@@ -48,9 +49,9 @@ async def one_provider(container: Container, name: str) -> Facts:
     }
 
 
-def known(container: Container, name: str) -> Facts:
+async def known(container: Container, name: str) -> Facts:
     """The provider of this name as it is now; raises `RefusedError`."""
-    found = next((one for one in providers(container) if one["id"] == name), None)
+    found = next((one for one in await providers(container) if one["id"] == name), None)
     if found is None:
         raise RefusedError(Refusal(Reason.NOT_FOUND, f"The configuration in force has no provider {name:.200}."))
     return found

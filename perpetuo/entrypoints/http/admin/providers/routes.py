@@ -35,14 +35,20 @@ async def provider_page(
     return operator_page("provider", operator, seen=seen, notice=told_of, as_of=now_of(container))
 
 
-@get("/providers/{provider_id:str}/{action:str}", sync_to_thread=False)
-def confirm(provider_id: str, action: str, operator: TheOperator, container: Container) -> Response[str]:
+@get("/providers/{provider_id:str}/{action:str}")
+async def confirm(provider_id: str, action: str, operator: TheOperator, container: Container) -> Response[str]:
     """Says what opening or closing would do, and has the button that does it."""
-    seen = look.known(container, provider_id)
+    seen = await look.known(container, provider_id)
     if action not in {"open", "close"}:
         raise RefusedError(Refusal(Reason.NOT_FOUND, "A breaker can be opened or closed."))
     check_role(operator)
     return operator_page("provider_confirm", operator, seen=seen, action=action)
+
+
+@get("/breaker", sync_to_thread=False)
+def nothing_to_see(operator: TheOperator) -> Response[str]:
+    """The address of the form, asked for by itself."""
+    return see("/admin/providers")
 
 
 @post("/breaker", status_code=200)
@@ -81,5 +87,5 @@ async def breaker_facts(request: AnyRequest, operator: TheOperator, door: TheDoo
     return {"message": message, "everywhere": done.everywhere, "recorded": done.recorded}
 
 
-PAGES: tuple[Any, ...] = (providers_page, provider_page, confirm, breaker)
+PAGES: tuple[Any, ...] = (providers_page, provider_page, confirm, nothing_to_see, breaker)
 API: tuple[Any, ...] = (providers, provider_facts, breaker_facts)

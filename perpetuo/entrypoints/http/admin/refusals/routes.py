@@ -18,12 +18,8 @@ REASONS = tuple(reason.value for reason in Reason)
 async def refusals(request: AnyRequest, operator: TheOperator, container: Container) -> Response[str]:
     query, now_us = request.query_params, container.system.now_us()
     chosen = {name: given for name in look.FILTERS if (given := query.get(name, "").strip()[: look.MOST_TEXT])}
-    strange: tuple[str, ...] = ()
-    try:
-        found = look.wanted(chosen, now_us)
-    except ValueError as error:
-        strange = (f"Since {error}.",)
-        found = look.wanted({**chosen, "since": None}, now_us)
+    found, wrong = look.wanted(chosen, now_us)
+    strange = [f"{name.capitalize()} {what}. This filter was left out." for name, what in wrong.items()]
     seen = await look.search(container, found)
     return operator_page(
         "refusals", operator, seen=seen, chosen=chosen, fields=dict.fromkeys(look.FILTERS, "") | chosen,
@@ -36,10 +32,9 @@ async def refusals_facts(request: AnyRequest, operator: TheOperator, container: 
     given = {name: asked.text(request.query_params, name) for name in look.FILTERS}
     if given["reason"] is not None and given["reason"] not in REASONS:
         raise asked.wrong("reason", f"must be one of {', '.join(REASONS)}")
-    try:
-        found = look.wanted(given, container.system.now_us())
-    except ValueError as error:
-        raise asked.wrong("since", str(error)) from error
+    found, wrong = look.wanted(given, container.system.now_us())
+    for name, what in wrong.items():
+        raise asked.wrong(name, what)
     return await look.search(container, found)
 
 

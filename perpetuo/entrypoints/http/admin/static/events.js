@@ -3,19 +3,22 @@
 "use strict";
 
 const MOST_ROWS = 200000;
-const section = document.getElementById("export");
 const words = new Intl.NumberFormat("en");
 
-if (section && window.ReadableStream && window.TextDecoder) {
-  section.addEventListener("click", (event) => {
-    const link = event.target.closest("a[data-export]");
-    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
-    event.preventDefault();
-    run(link);
-  });
+// filters put a new list, with new links, into the page
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-export]");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
+  event.preventDefault();
+  run(link, link.closest("section"));
+});
+
+// what is no list (a gateway that restarts, an error) is for the whole page
+for (const name of ["htmx:responseError", "htmx:sendError"]) {
+  document.addEventListener(name, (event) => location.assign(event.detail.pathInfo.finalRequestPath));
 }
 
-async function run(link) {
+async function run(link, section) {
   const [line, bar, told, cancel] = ["p.progress", "progress", "output", "button"].map((s) => section.querySelector(s));
   if (!line.hidden && !line.dataset.done) return;
   const leaving = new AbortController();

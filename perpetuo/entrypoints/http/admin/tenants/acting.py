@@ -4,7 +4,17 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from perpetuo.bootstrap import Container
-from perpetuo.domain.gateway.budgets import Operation, Raised, Whose, adjust_budget, end_raise, raise_budget
+from perpetuo.domain.gateway.budgets import (
+    Operation,
+    Raised,
+    Whose,
+    adjust_budget,
+    end_raise,
+    limit_of,
+    raise_budget,
+    wrong_adjustment,
+    wrong_raise,
+)
 from perpetuo.domain.model.budgets import Adjusted
 from perpetuo.domain.model.errors import Refusal
 from perpetuo.domain.model.money import usd
@@ -14,6 +24,7 @@ from perpetuo.domain.ports import StoreUnavailable
 from perpetuo.entrypoints.http.account import store_away
 from perpetuo.entrypoints.http.admin.facts import Facts
 from perpetuo.entrypoints.http.admin.tenants.facts import budget, raise_facts
+from perpetuo.entrypoints.http.admin.tenants.look import look_again
 from perpetuo.entrypoints.http.admin.tenants.orders import AdjustOrder, RaiseOrder
 from perpetuo.entrypoints.http.refusals import RefusedError
 
@@ -64,8 +75,25 @@ async def carry_out_adjustment(container: Container, asked: Operation, order: Ad
     }
 
 
-def in_force(container: Container, tenant: str | None = None) -> list[Facts]:
-    """The raises that count now, those that end first at the top."""
+def check(container: Container, order: RaiseOrder | AdjustOrder) -> None:
+    """Before somebody is asked to confirm it; raises `RefusedError`."""
+    now_us = container.system.now_us()
+    if isinstance(order, RaiseOrder):
+        wrong = wrong_raise(order.whose, order.amount, order.period, order.until_us, now_us)
+    else:
+        wrong = wrong_adjustment(order.whose, order.amount, order.day, now_us)
+    if wrong is not None:
+        raise RefusedError(wrong)
+
+
+async def in_force(container: Container, tenant: str | None = None) -> list[Facts]:
+    """The raises that count now, whichever worker made them."""
+    await look_again(container)
+    return known_in_force(container, tenant)
+
+
+def known_in_force(container: Container, tenant: str | None = None) -> list[Facts]:
+    """Those that this worker knows of, those that end first at the top."""
     raises = container.stores.raises.all() if tenant is None else container.stores.raises.of(tenant)
     counting = raising.in_force(raises, container.system.now_us())
     return [raise_facts(one) for one in sorted(counting, key=lambda one: (one.until_us, one.id))]
@@ -75,6 +103,7 @@ NOTICES = {
     "raise": "The budget is raised. It holds on all workers within a second.",
     "end": "The raise has ended.",
     "adjust": "What was spent is adjusted. The event is in the list below within two seconds.",
+    "gone": "That raise had already ended.",
     "again": "That had been done before, and was not done again.",
 }
 
@@ -87,13 +116,10 @@ def sentence(order: RaiseOrder) -> str:
     return f"The {order.period} budget of {order.whose} is higher by {usd(order.amount)} USD until {at}."
 
 
-def before_and_after(container: Container, order: RaiseOrder) -> tuple[str, str]:
+async def before_and_after(container: Container, order: RaiseOrder) -> tuple[str, str]:
     """The limit now, with raises in force, and as it would be."""
-    limits, now_us = order.whose.limits, container.system.now_us()
-    configured = limits.budget_day if order.period == "day" else limits.budget_month
-    counting = raising.in_force(container.stores.raises.of(order.whose.tenant.id), now_us)
-    same = [one for one in counting if (one.scope, one.period) == (order.whose.scope, order.period)]
-    now = raising.raised(configured, same) or 0
+    await look_again(container)
+    now = limit_of(container.stores.raises, order.whose, order.period, container.system.now_us())
     return usd(now), usd(now + order.amount)
 
 

@@ -19,9 +19,9 @@ from perpetuo.entrypoints.http.wired import Container
 # --- JSON ----------------------------------------------------------------------------------------
 
 
-@get("/budget/raises", sync_to_thread=False)
-def raises_facts(request: AnyRequest, operator: TheOperator, container: Container) -> Facts:
-    return listed(acting.in_force(container, asked.text(request.query_params, "tenant")))
+@get("/budget/raises")
+async def raises_facts(request: AnyRequest, operator: TheOperator, container: Container) -> Facts:
+    return listed(await acting.in_force(container, asked.text(request.query_params, "tenant")))
 
 
 @post("/budget/raise", status_code=200)
@@ -54,6 +54,12 @@ def _known(order: dict[str, Any], *names: str) -> dict[str, Any]:
 # --- forms ---------------------------------------------------------------------------------------
 
 
+@get("/budget/{action:str}", sync_to_thread=False)
+def nothing_to_see(action: str, operator: TheOperator) -> Response[str]:
+    """The address of a form's answer, asked for by itself."""
+    return see("/admin/tenants")
+
+
 @post("/budget/raise", status_code=200)
 async def raise_form(request: AnyRequest, operator: TheOperator, door: TheDoor, container: Container) -> Response[str]:
     form = await _form(request, operator)
@@ -62,9 +68,10 @@ async def raise_form(request: AnyRequest, operator: TheOperator, door: TheDoor, 
         if form.get("confirmed") == "yes":
             return _back("raise", await _raise(container, door, request, operator, form))
         orders.operation(form, door.actor(request, operator), container.system)
+        acting.check(container, order)
     except RefusedError as error:
         return _again("raise", operator, container, form, error)
-    before, after = acting.before_and_after(container, order)
+    before, after = await acting.before_and_after(container, order)
     means = [
         acting.sentence(order),
         f"Its limit is then {after} USD instead of {before} USD, on all workers within a second.",
@@ -75,7 +82,9 @@ async def raise_form(request: AnyRequest, operator: TheOperator, door: TheDoor, 
 @post("/budget/end", status_code=200)
 async def end_form(request: AnyRequest, operator: TheOperator, door: TheDoor, container: Container) -> Response[str]:
     form = await _form(request, operator)
-    one = next((each for each in acting.in_force(container) if each["id"] == form.get("raise")), None)
+    one = next((each for each in await acting.in_force(container) if each["id"] == form.get("raise")), None)
+    if one is None and form.get("tenant") in container.settings.tenants:
+        return see(_tenant_page(form["tenant"], "gone"))
     if one is not None and form.get("confirmed") != "yes":
         whose = one["tenant"] if one["key"] is None else f"the key {one['key']} of {one['tenant']}"
         means = [f"The {one['window']} budget of {whose} is no longer higher by {one['usd']} USD, from now on."]
@@ -91,6 +100,7 @@ async def adjust_form(request: AnyRequest, operator: TheOperator, door: TheDoor,
         if form.get("confirmed") == "yes":
             return _back("adjust", await _adjust(container, door, request, operator, form))
         orders.operation(form, door.actor(request, operator), container.system)
+        acting.check(container, order)
     except RefusedError as error:
         return _again("adjust", operator, container, form, error)
     means = [acting.adjusted_sentence(order), "The books get a row that says so; nothing else is changed."]
@@ -121,8 +131,9 @@ def _again(
         raise error
     values = {name: form.get(name, "") for name in FIELDS[action]}
     page = operator_page(
-        "tenants_again", operator, action=action, title=TITLES[action], values=values, problem=error.refusal.message,
-        param=error.refusal.param or "", tenant=tenant.id, keys=[key.name for key in tenant.keys],
+        "tenants_again", operator, action=action, title=TITLES[action], values=values,
+        problem=_for_people(error.refusal.message), param=error.refusal.param or "", tenant=tenant.id,
+        keys=[key.name for key in tenant.keys],
     )  # fmt: skip
     page.status_code = status_of(error.refusal)
     return page
@@ -130,11 +141,25 @@ def _again(
 
 def _back(action: str, done: Facts) -> Response[str]:
     """To the tenant, which says what was done: a word of ours, nothing that was typed."""
-    word = "again" if done["repeated"] else action
-    return see(f"/admin/tenants/{quote(done['tenant'], safe='')}?{urlencode({'done': word})}")
+    return see(_tenant_page(done["tenant"], "again" if done["repeated"] else action))
+
+
+def _tenant_page(tenant: str, done: str) -> str:
+    return f"/admin/tenants/{quote(tenant, safe='')}?{urlencode({'done': done})}"
+
+
+def _for_people(text: str) -> str:
+    """What scripts are told, with the names that the form has."""
+    for name, label in LABELS.items():
+        text = text.replace(f"`{name}`", f"“{label}”")
+    return text.replace("`", "")
 
 
 TITLES = {"raise": "Raise a budget", "adjust": "Adjust what was spent", "end": "End a raise"}
+LABELS = {
+    "usd": "By how many USD", "until": "Until", "window": "Which budget", "key": "Whose budget", "day": "Day",
+    "reason": "Reason",
+}  # fmt: skip
 FIELDS = {
     "raise": ("tenant", "key", "usd", "window", "until", "reason"),
     "adjust": ("tenant", "key", "usd", "day", "reason"),
@@ -167,5 +192,5 @@ async def _adjust(
     return await acting.carry_out_adjustment(container, operation, read)
 
 
-PAGES = (raise_form, end_form, adjust_form)
+PAGES = (nothing_to_see, raise_form, end_form, adjust_form)
 API = (raises_facts, raise_facts, end_facts, adjust_facts)

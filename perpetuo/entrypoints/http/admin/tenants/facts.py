@@ -1,6 +1,6 @@
 """Tenants, their limits and what they use of them, in words and figures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from perpetuo.domain.gateway.operate import TenantStanding
 from perpetuo.domain.model.admission import BudgetReading
@@ -16,7 +16,7 @@ from perpetuo.entrypoints.http.admin.facts import Facts, percent_of
 def tenant(standing: TenantStanding) -> Facts:
     one = standing.tenant
     use = {usage.scope: usage for usage in standing.usage}
-    return {
+    found = {
         **tenant_as_configured(one),
         "budgets": [budget(r, standing.raises) for r in standing.budgets if r.scope == one.id],
         "raises": [raise_facts(raised) for raised in standing.raises],
@@ -30,6 +30,7 @@ def tenant(standing: TenantStanding) -> Facts:
             for key in one.keys
         ],
     }
+    return {**found, "nearest": nearest(found)}
 
 
 def tenant_as_configured(one: Tenant) -> Facts:
@@ -41,6 +42,7 @@ def tenant_as_configured(one: Tenant) -> Facts:
         "models": list(one.models),
         "limits": limits(one.limits),
         "keys": [_key(key) for key in one.keys],
+        "nearest": None,
     }
 
 
@@ -109,6 +111,22 @@ def raise_facts(one: Raise) -> Facts:
 
 def fullest(facts: Facts) -> float:
     """How near to one of its limits, in percent?"""
-    shares = [b["used_percent"] for b in facts.get("budgets", ())]
-    shares += [facts.get("rate_percent"), facts.get("concurrency_percent")]
-    return max((share for share in shares if share is not None), default=0.0)
+    near = nearest(facts)
+    return 0.0 if near is None else near["percent"]
+
+
+def nearest(facts: Facts) -> Facts | None:
+    """The limit of which most is used, of the tenant or of a key; ``None``: there is none, or it is not known."""
+    found = [*_shares(facts, None)]
+    for key in facts["keys"]:
+        found += _shares(key, key["name"])
+    return max(found, key=lambda share: share["percent"], default=None)
+
+
+def _shares(facts: Facts, key: str | None) -> Iterator[Facts]:
+    for one in facts.get("budgets", ()):
+        if one["used_percent"] is not None:
+            yield {"limit": f"budget_{one['period']}", "key": key, "percent": one["used_percent"]}
+    for limit, name in (("rate_per_minute", "rate_percent"), ("concurrency", "concurrency_percent")):
+        if facts.get(name) is not None:
+            yield {"limit": limit, "key": key, "percent": facts[name]}

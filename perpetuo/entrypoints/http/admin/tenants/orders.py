@@ -90,7 +90,8 @@ def _usd(order: Order) -> Nano:
     text = str(given) if type(given) is int else given.strip() if isinstance(given, str) else ""
     if not AMOUNT.fullmatch(text):
         seen = f"; it is {given!s:.40}" if given != "" else ""
-        raise _no(f"`usd` is an amount such as `20` or `-12.50`, with at most 9 decimals, as text{seen}.", "usd")
+        kind = "" if isinstance(given, str) else ", as text"  # a number of JSON is the only thing that is no text
+        raise _no(f"`usd` is an amount such as `20` or `-12.50`, with at most 9 decimals{kind}{seen}.", "usd")
     return nano_from_usd(text)
 
 

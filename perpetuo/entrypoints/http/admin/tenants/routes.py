@@ -16,25 +16,33 @@ from perpetuo.entrypoints.http.wired import Container
 
 @get("/tenants")
 async def tenants(
-    operator: TheOperator, container: Container, q: str = "", number: Annotated[int, Parameter(query="page")] = 1
+    operator: TheOperator,
+    container: Container,
+    q: str = "",
+    number: Annotated[int, Parameter(query="page")] = 1,
+    sort: str = look.NEAREST,
 ) -> Response[str]:
-    return operator_page(
-        "tenants", operator, seen=await look.tenants_page(container, q, number), as_of=now_of(container)
-    )
+    """What can't be meant is left out."""
+    order = sort if sort in look.SORTS else look.NEAREST
+    seen = await look.tenants_page(container, q, number, order)
+    return operator_page("tenants", operator, seen=seen, sorts=look.SORTS, as_of=now_of(container))
 
 
 @get("/tenants/{tenant_id:str}")
 async def tenant(tenant_id: str, operator: TheOperator, container: Container, done: str = "") -> Response[str]:
     """``done``: which form led here."""
     found = await look.one_tenant(container, tenant_id)
-    raises, notice = acting.in_force(container, tenant_id), acting.NOTICES.get(done)
+    raises, notice = acting.known_in_force(container, tenant_id), acting.NOTICES.get(done)
     return operator_page("tenant", operator, seen=found, raises=raises, notice=notice, as_of=now_of(container))
 
 
 @get("/tenants")
 async def tenants_facts(request: AnyRequest, operator: TheOperator, container: Container) -> Facts:
     query = request.query_params
-    return await look.tenants_page(container, asked.text(query, "q") or "", asked.page_number(query))
+    sort = asked.text(query, "sort") or look.NEAREST
+    if sort not in look.SORTS:
+        raise asked.wrong("sort", f"must be one of {', '.join(look.SORTS)}")
+    return await look.tenants_page(container, asked.text(query, "q") or "", asked.page_number(query), sort)
 
 
 @get("/tenants/{tenant_id:str}")
