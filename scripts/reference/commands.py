@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import click
 
-from perpetuo.entrypoints.commands.group import COMMANDS, main
+from perpetuo.entrypoints.commands.group import COMMANDS, loaded, main
 from scripts.reference.markdown import GENERATED, prose, table
 
 
@@ -15,17 +15,16 @@ def lines() -> Iterator[str]:
     yield from ["done; 2 the question or the input is wrong.", ""]
     with click.Context(main, info_name="perpetuo") as above:
         for name in COMMANDS:
-            yield from _command(main, name, above)
+            yield from _command(loaded(name), name, above)
 
 
-def _command(group: click.Group, name: str, above: click.Context) -> Iterator[str]:
-    command = group.get_command(above, name)
-    if command is None or command.hidden:
+def _command(command: click.Command, name: str, above: click.Context) -> Iterator[str]:
+    if command.hidden:
         return
     with click.Context(command, info_name=name, parent=above) as context:
         if isinstance(command, click.Group):
-            for inner in command.list_commands(context):
-                yield from _command(command, inner, context)
+            for name_below, inner in command.commands.items():
+                yield from _command(inner, name_below, context)
             return
         yield from [f"## `{context.command_path}`", ""]
         yield from _paragraphs(command.help or "")

@@ -86,12 +86,12 @@ def show(gateway: Remote, provider: str, *, json: bool) -> None:
             ("because", found["breaker"]["because"]),
         ]
     )
-    click.echo()
     changes = found["history"]
     if changes["unavailable"]:
-        click.echo(f"Its history is not known now: {printable(changes['unavailable'])}")
-        return
-    show_table(("TIME", "BECAME", "WHY", "UNTIL"), [_change(one) for one in changes["items"]])
+        click.echo(f"\nIts history is not known now: {printable(changes['unavailable'])}")
+    elif changes["items"]:
+        click.echo()
+        show_table(("TIME", "BECAME", "WHY", "UNTIL"), [_change(one) for one in changes["items"]])
 
 
 def _change(one: Facts) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +28,7 @@ COLUMNS = ("time", "tenant", "key", "model", "provider", "status", "outcome", "c
 NUMBERS = ("status", "cost", "latency")
 LOOK_BACK_S, DEEP_S, DEEP_EVERY = 15, 660, 20
 MOST_ROWS, MOST_PAGES, MOST_REMEMBERED = 500, 8, 100_000
+MOST_REASONS = 5
 Filters = dict[str, str | int | None]
 
 FILTERS = (
@@ -71,19 +73,45 @@ def events() -> None:
 @click.option("--before", metavar="ID", help="Older than this event: the `next` of the page before.")
 def search(gateway: Remote, json: bool, **filters: str | int | None) -> None:
     """Newest first, a page at a time."""
-    found = gateway.get("/events", filters)
+    found = _searched(gateway, filters)
     if json:
         click.echo(found.raw)
         return
     facts = found.facts
     if facts.get("unavailable"):
-        raise RemoteError(f"The event table is away: {facts['unavailable']}", passing=True)
+        raise _away(facts)
     if not facts["items"]:
         click.echo(printable(facts.get("hint") or "Nothing matches."), err=True)
+        if facts.get("around"):
+            click.echo("What was refused then: `perpetuo events show` with the request id.", err=True)
         return
     show_table(COLUMNS, [line(one) for one in facts["items"]], right=NUMBERS)
     if facts["next"]:
         click.echo(f"There are older ones: --before {facts['next']}", err=True)
+
+
+def _searched(gateway: Remote, filters: Filters) -> Answer:
+    """
+    A page that is full, or to which nothing older belongs.
+
+    With very many rows the gateway answers before it has looked at all of them, and says where to go on.
+    """
+    found = gateway.get("/events", filters)
+    limit, items, again = int(filters.get("limit") or 50), [*found.facts["items"]], False
+    while found.facts.get("looked_back_to") and found.facts["next"] and len(items) < limit:
+        again = True
+        found = gateway.get("/events", {**filters, "before": found.facts["next"], "limit": limit - len(items)})
+        if found.facts.get("unavailable"):
+            raise _away(found.facts)
+        items += found.facts["items"]
+    if not again:
+        return found
+    whole = {**found.facts, "items": items, "hint": None if items else "Nothing matches."}
+    return Answer(msgspec.json.encode(whole), whole)
+
+
+def _away(facts: Mapping[str, Any]) -> RemoteError:
+    return RemoteError(f"The event table is away: {facts['unavailable']}", passing=True)
 
 
 def line(event: Mapping[str, Any]) -> tuple[object, ...]:
@@ -93,7 +121,7 @@ def line(event: Mapping[str, Any]) -> tuple[object, ...]:
         return (
             at,
             event["tenant"],
-            event["key"],
+            event["actor"] or event["key"],
             event["action"],
             event["provider"],
             None,
@@ -130,32 +158,45 @@ def show(gateway: Remote, json: bool, event_id: str) -> None:
 
 def _whole(gateway: Remote, given: str) -> Answer:
     """The event with this id or request id; raises `RemoteError` with what is known of a call that was refused."""
-    page = gateway.get("/events", {"request_id": given, "limit": 1}).facts
+    page = _searched(gateway, {"request_id": given, "limit": 1}).facts
     if page.get("unavailable"):
-        raise RemoteError(f"The event table is away: {page['unavailable']}", passing=True)
+        raise _away(page)
     if page["items"]:
         return gateway.get(f"/events/{page['items'][0]['id']}")
     with contextlib.suppress(ValueError, RemoteError):
         return gateway.get(f"/events/{uuid.UUID(given)}")
-    raise RemoteError(_refused(gateway, given))
+    raise RemoteError(_refused(gateway, given, page.get("around")))
 
 
-def _refused(gateway: Remote, given: str) -> str:
+def _refused(gateway: Remote, given: str, around: Mapping[str, str] | None) -> str:
     for one in gateway.get("/refusals", {"request_id": given, "since": "90d"}).facts["items"]:
         return (
             f"That request was refused at {one['first_at']}: {one['status']} {one['reason']}"
             f" (tenant {printable(one['tenant'] or 'unknown')}, model {printable(one['model'])})."
             " A refused call has no event."
         )
-    return (
+    text = (
         f"There is no event with the id or request id {printable(given)}. A call that was refused has none; refusals"
         " are counted by the minute, and only the first of each minute, tenant, key and reason keeps its request id."
     )
+    return text if around is None else f"{text} {_refused_around(gateway, around)}"
+
+
+def _refused_around(gateway: Remote, around: Mapping[str, str]) -> str:
+    """Which refusals there were when the call was made, by its id."""
+    found = gateway.get("/refusals", {"since": around["since"], "until": around["until"]}).facts["items"]
+    counts: Counter[str] = Counter()
+    for one in found:
+        counts[f"{printable(one['reason'])} (tenant {printable(one['tenant'] or 'unknown')})"] += one["count"]
+    most = ", ".join(f"{count:,} times {name}" for name, count in counts.most_common(MOST_REASONS))
+    further = f" and {len(counts) - MOST_REASONS:,} more" if len(counts) > MOST_REASONS else ""
+    at = around["made_at"][:19].replace("T", " ")
+    return f"By its id the call was made at {at} UTC; refused in that minute and the next: {most or 'none'}{further}."
 
 
 def _pairs(event: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     for name, value in event.items():
-        if name in {"attempts", "decision"} or value in (None, ""):
+        if name in {"attempts", "decision", "trace", "change"} or value in (None, ""):
             continue
         yield name.replace("_", " "), value
     for number, one in enumerate(event["attempts"], 1):
@@ -228,7 +269,7 @@ def _unseen(gateway: Remote, filters: Filters, back_s: int, seen: dict[str, None
     for _ in range(MOST_PAGES):
         page = gateway.get("/events", {**filters, "since": f"{back_s}s", "before": before, "limit": MOST_ROWS}).facts
         if page.get("unavailable"):
-            raise RemoteError(f"The event table is away: {page['unavailable']}", passing=True)
+            raise _away(page)
         fresh += [one for one in page["items"] if one["id"] not in seen]
         before = page["next"]
         if before is None:

@@ -52,7 +52,7 @@ class Answer:
 # --- for commands --------------------------------------------------------------------------------
 
 
-def asks_a_gateway(command: Callable[P, R]) -> Callable[..., R]:
+def asks_a_gateway(command: Callable[..., R]) -> Callable[..., R]:
     """``--url`` for a command; it is handed the `Remote` as its first argument, and what goes wrong becomes an exit."""
 
     @click.option(
@@ -62,7 +62,7 @@ def asks_a_gateway(command: Callable[P, R]) -> Callable[..., R]:
     def asking(*args: Any, url: str | None, **options: Any) -> R:
         try:
             with connect(url) as gateway:
-                return command(gateway, *args, **options)  # type: ignore[arg-type]  # what `P` begins with
+                return command(gateway, *args, **options)
         except RemoteError as error:
             fail(str(error), error.status)
 

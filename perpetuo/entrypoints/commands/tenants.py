@@ -20,13 +20,16 @@ def tenants() -> None:
 @tenants.command()
 @click.argument("tenant", required=False)
 @click.option("--search", metavar="TEXT", help="Only tenants with this in their id or plan.")
+@click.option(
+    "--sort", type=click.Choice(["near", "id"]), default="near", help="Nearest to a limit first, or by id: whole lists."
+)
 @click.option("--page", type=click.IntRange(1), default=1, help="The list comes in pages.")
 @as_json
 @asks_a_gateway
-def usage(gateway: Remote, tenant: str | None, search: str | None, page: int, json: bool) -> None:
+def usage(gateway: Remote, tenant: str | None, search: str | None, sort: str, page: int, json: bool) -> None:
     """Budgets, rate and calls in flight of TENANT and its keys, or of one page of all tenants."""
     if tenant is None:
-        answer = gateway.get("/tenants", {"q": search, "page": page})
+        answer = gateway.get("/tenants", {"q": search, "sort": sort, "page": page})
     else:
         answer = gateway.get(f"/tenants/{quote(tenant, safe='')}")
     if json:

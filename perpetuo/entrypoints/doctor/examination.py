@@ -22,7 +22,7 @@ from perpetuo.adapters.providers.examine import UnreachableError, reach
 from perpetuo.adapters.redis.examine import examine as look_at_redis
 from perpetuo.adapters.sql.examine import examine as look_at_database
 from perpetuo.adapters.system import RealSystem
-from perpetuo.bootstrap import read_settings
+from perpetuo.bootstrap import files_of
 from perpetuo.domain.model.models import ProviderKind, ProviderSpec
 from perpetuo.domain.model.settings import Settings
 from perpetuo.domain.ports import StoreUnavailable
@@ -50,7 +50,8 @@ def examine(environ: Mapping[str, str] = os.environ, *, calls: bool = False) -> 
     asked, found = here.read_environment(environ)
     settings: Settings | None = None
     try:
-        settings = read_settings(asked)
+        files = files_of(asked)
+        settings = files.settings(files.read())
     except ConfigError as error:
         found += [Finding("configuration", str(problem), "configuration.invalid") for problem in error.problems[:10]]
         if len(error.problems) > 10:

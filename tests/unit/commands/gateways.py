@@ -3,7 +3,7 @@
 import contextlib
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,7 +15,7 @@ JSON = "application/json"
 
 @attrs.frozen
 class Canned:
-    """What is answered to every request."""
+    """What is answered to a request."""
 
     status: int = 200
     body: bytes = b"{}"
@@ -27,8 +27,12 @@ def refusal(status: int, code: str, message: str) -> Canned:
     return Canned(status, body.encode())
 
 
+Answering = Callable[[str, dict[str, str]], Canned | None]
+"""From a path and headers to an answer; ``None``: the connection breaks instead."""
+
+
 @contextlib.contextmanager
-def serving(canned: Canned, tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[Any]]]:
+def serving(canned: Canned | Answering, tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[Any]]]:
     """Its address, and the requests it got as ``(method, path, headers)``."""
     seen: list[Any] = []
 
@@ -36,11 +40,14 @@ def serving(canned: Canned, tls: ssl.SSLContext | None = None) -> Iterator[tuple
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("content-length", 0)))
             seen.append((self.command, self.path, dict(self.headers)))
-            self.send_response(canned.status)
-            for name, value in (*canned.headers, ("content-length", str(len(canned.body)))):
+            answer = canned if isinstance(canned, Canned) else canned(self.path, dict(self.headers))
+            if answer is None:
+                return
+            self.send_response(answer.status)
+            for name, value in (*answer.headers, ("content-length", str(len(answer.body)))):
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(canned.body)
+            self.wfile.write(answer.body)
 
         do_POST = do_GET  # noqa: N815 - as above
 
