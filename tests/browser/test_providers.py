@@ -9,7 +9,7 @@ from tests.browser.site import Site
 
 
 def test_a_breaker_is_opened_and_reset_without_a_script(
-    new_page: Callable[..., Page], signed_in: Callable[[Page], Page], site: Site
+    new_page: Callable[..., Page], signed_in: Callable[..., Page], site: Site
 ) -> None:
     """From the list to the provider, a page that asks, and back; it is in the history and in the events."""
     page = signed_in(new_page(java_script_enabled=False))
@@ -31,16 +31,23 @@ def test_a_breaker_is_opened_and_reset_without_a_script(
 
 
 def test_changing_ones_mind_changes_nothing(page: Page, site: Site) -> None:
-    """The way back from the page that asks."""
+    """The way back from the page that asks, which is part of Providers; the form's own address leads to the list."""
     page.goto("/admin/providers/demo/open")
+    page.get_by_label("For").select_option("1 day")
     page.get_by_role("link", name="No, back to demo").click()
     expect(page.locator(".provider")).to_contain_text("gets calls")
+    page.goto("/admin/breaker")
+    page.wait_for_url("**/admin/providers")
 
 
 def test_an_open_breaker_says_why_and_since_when(page: Page, site: Site) -> None:
-    """A provider that can't be reached, as somebody with a pager sees it."""
+    """A provider that can't be reached, as somebody with a pager sees it; once reset it opens again by itself."""
     page.goto("/admin/providers/down")
     expect(page.get_by_text("it could not be reached several times in a row").first).to_be_visible()
     expect(page.get_by_text("upstream_error").first).to_be_visible()
     check_accessible(page)
-    shots(page, "provider")
+    shots(page, "provider-down")
+    page.get_by_role("link", name="Reset the breaker").click()
+    check_accessible(page)
+    page.get_by_role("button", name="Reset the breaker").click()
+    expect(page.get_by_role("status")).to_contain_text("The breaker of down was closed")
