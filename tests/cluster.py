@@ -31,6 +31,7 @@ import httpx
 
 from perpetuo.adapters.sql import migrate
 from tests.live import KEY, LiveGateway, eventually
+from tests.patience import PATIENCE
 
 T = TypeVar("T")
 PATH = "/v1/chat/completions"
@@ -103,7 +104,7 @@ class Cluster:
         """Pids of all workers, those of the first gateway first."""
         return [pid for gateway in self.gateways for pid in gateway.worker_pids()]
 
-    def wait_whole(self, seconds: float = 30.0) -> None:
+    def wait_whole(self, seconds: float = 60.0) -> None:
         """Until every gateway has all its workers, and each has come through its start."""
 
         def whole(gateway: LiveGateway) -> bool:
@@ -144,8 +145,7 @@ class Cluster:
 
     def owner(self, port: int) -> int | None:
         """Which worker holds the server's end of the connection that this local port is the client's end of?"""
-        inodes = _inodes_of_peer(port)
-        return next((pid for pid in self.worker_pids() if inodes & _sockets(pid)), None)
+        return owner(port, self.worker_pids())
 
     @contextlib.contextmanager
     def lines(self) -> Iterator[list["Line"]]:
@@ -153,7 +153,7 @@ class Cluster:
         found: dict[int, Line] = {}
         extra: list[Line] = []
         try:
-            until = time.monotonic() + 30
+            until = time.monotonic() + PATIENCE
             while missing := [pid for pid in self.worker_pids() if pid not in found]:
                 assert time.monotonic() < until, f"{missing} get no connections"
                 for gateway in self.gateways:
@@ -180,7 +180,7 @@ class Line:
         )
         answer = client.get(f"{url}/health/live")
         server: socket.socket = answer.extensions["network_stream"].get_extra_info("socket")
-        pid = eventually(lambda: cluster.owner(server.getsockname()[1]), 5)
+        pid = eventually(lambda: cluster.owner(server.getsockname()[1]))
         return cls(pid, url, client)
 
     def chat(self, key: str = KEY, *, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
@@ -201,6 +201,12 @@ def ask_each(lines: Sequence[Line], ask: Callable[[Line], T]) -> list[T]:
     """The same of every worker at the same time."""
     with concurrent.futures.ThreadPoolExecutor(len(lines)) as pool:
         return list(pool.map(ask, lines))
+
+
+def owner(port: int, pids: Sequence[int]) -> int | None:
+    """Which of these processes holds the server's end of the connection whose other end has this local port?"""
+    inodes = _inodes_of_peer(port)
+    return next((pid for pid in pids if inodes & _sockets(pid)), None)
 
 
 def _inodes_of_peer(port: int) -> set[str]:

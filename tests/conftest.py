@@ -12,19 +12,25 @@ Fixtures for everybody: real servers, made and cleaned per test.
 A machine without a server skips these tests, loudly; with ``CI=true`` it fails them.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import mutants, servers
 from tests.promises_ran import PromisesRan
-from tests.turns import pytest_runtest_protocol, pytest_xdist_make_scheduler
+from tests.stores import or_skip, own_database, running_redis
+from tests.turns import pytest_collection_modifyitems, pytest_runtest_protocol, pytest_xdist_make_scheduler
 
-__all__ = ["pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
+__all__ = ["pytest_collection_modifyitems", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
 T = TypeVar("T")
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # elsewhere as in CI: that an example takes long says something about the machine
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,28 +38,26 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(PromisesRan(config), "promises-ran")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported and collected stays to the end; the collector would look through it, half a second each time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
 
 
-def _or_skip(make: Callable[[], T]) -> T:
-    try:
-        return make()
-    except servers.NoServerError as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"SERVER MISSING: {missing}")
-
-
 @pytest.fixture(scope="session")
 def _shared_redis() -> Iterator[servers.RedisServer]:
-    server = _or_skip(servers.RedisServer)
-    try:
-        _or_skip(server.start)
+    with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture
@@ -77,7 +81,7 @@ def new_redis_server() -> Iterator[Callable[..., servers.RedisServer]]:
     def make(*arguments: str) -> servers.RedisServer:
         server = servers.RedisServer(*arguments)
         made.append(server)
-        _or_skip(server.start)
+        or_skip(server.start)
         return server
 
     yield make
@@ -88,7 +92,7 @@ def new_redis_server() -> Iterator[Callable[..., servers.RedisServer]]:
 @pytest.fixture(scope="session")
 def _postgres_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A data directory made once by ``initdb`` (1 s) and copied for each server (0.1 s)."""
-    template = _or_skip(servers.PostgresServer)
+    template = or_skip(servers.PostgresServer)
     yield template.directory
     template.close()
 
@@ -101,7 +105,7 @@ def _shared_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
             return
     server = servers.PostgresServer(request.getfixturevalue("_postgres_template"))
     try:
-        _or_skip(server.start)
+        or_skip(server.start)
         yield server.url
     finally:
         server.close()
@@ -110,9 +114,8 @@ def _shared_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(_shared_postgres: str) -> Iterator[str]:
     """An empty database; dropped after the test, whoever is still connected."""
-    url = servers.new_database(_shared_postgres)
-    yield url
-    servers.drop_database(_shared_postgres, url)
+    with own_database(_shared_postgres) as url:
+        yield url
 
 
 @pytest.fixture
@@ -123,7 +126,7 @@ def new_postgres_server(_postgres_template: Path) -> Iterator[Callable[[], serve
     def make() -> servers.PostgresServer:
         server = servers.PostgresServer(_postgres_template)
         made.append(server)
-        _or_skip(server.start)
+        or_skip(server.start)
         return server
 
     yield make

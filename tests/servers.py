@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 import asyncpg
 import redis
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 T = TypeVar("T")
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -67,10 +67,12 @@ def _die_with_parent() -> None:
         _LIBC.prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def _spawn(command: Sequence[str | Path], log: Path, **who: Any) -> subprocess.Popen[bytes]:
+def spawned(command: Sequence[str | Path], log: Path, at: Path | str = "/", **options: Any) -> subprocess.Popen[bytes]:
+    """A process that writes to ``log``, and that this one does not leave behind."""
+
     def spawn() -> subprocess.Popen[bytes]:
         with log.open("ab") as out:
-            return subprocess.Popen(command, stdout=out, stderr=out, cwd="/", preexec_fn=_die_with_parent, **who)  # noqa: PLW1509
+            return subprocess.Popen(command, stdout=out, stderr=out, cwd=at, preexec_fn=_die_with_parent, **options)  # noqa: PLW1509
 
     return _PARENT.submit(spawn).result()
 
@@ -221,7 +223,7 @@ class RedisServer(Server):
 
     def client(self) -> "redis.Redis":
         """A blocking client for arranging and checking."""
-        return redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=5)
+        return redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=30)
 
     def answers(self) -> bool:
         try:
@@ -233,7 +235,7 @@ class RedisServer(Server):
     def _spawn(self) -> subprocess.Popen[bytes]:
         command = [redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
         command += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", *self.arguments]
-        return _spawn(command, self.log)
+        return spawned(command, self.log)
 
 
 # ------------------------------------------------------------ PostgreSQL
@@ -300,14 +302,14 @@ class PostgresServer(Server):
         command += ["-p", str(self.port), "-c", f"unix_socket_directories={self.directory}"]
         for setting in self.settings:
             command += ["-c", setting]
-        return _spawn(command, self.log, **_unprivileged())
+        return spawned(command, self.log, **_unprivileged())
 
 
 def sql(url: str, *statements: str) -> Sequence[Sequence[Any]]:
     """Run statements on ``url``, each in its own transaction; the rows of the last."""
 
     async def run() -> Sequence[Sequence[Any]]:
-        connection = await asyncpg.connect(url, timeout=5)
+        connection = await asyncpg.connect(url, timeout=30)
         try:
             rows: Sequence[Any] = []
             for statement in statements:
@@ -334,10 +336,11 @@ def answers(url: str) -> bool:
     return True
 
 
-def new_database(server_url: str) -> str:
-    """Make an empty database on the server behind ``server_url``; the new one's URL."""
+def new_database(server_url: str, like: str | None = None) -> str:
+    """Make a database on the server behind ``server_url``, empty or a copy of another; the new one's URL."""
     name = f"perpetuo_test_{secrets.token_hex(6)}"
-    sql(server_url, f'create database "{name}"')
+    template = "template1" if like is None else like.rpartition("/")[2]
+    sql(server_url, f'create database "{name}" template "{template}"')
     base, _, _ = server_url.rpartition("/")
     return f"{base}/{name}"
 

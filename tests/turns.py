@@ -1,5 +1,5 @@
 """
-How do tests that measure time run beside others?
+In which order, and beside what, do tests run?
 
 The suite runs in several processes (pytest-xdist), because most of its time is waiting. A test marked ``alone``
 measures time, so nothing else may run meanwhile: it waits for the tests under way, and holds back new ones.
@@ -7,22 +7,45 @@ measures time, so nothing else may run meanwhile: it waits for the tests under w
 Two file locks, both freed by the kernel when a process dies. Whoever wants to begin passes ``gate``; ordinary tests
 then share ``floor``, a test that is alone takes it whole and keeps ``gate`` closed until it has.
 
-A module's tests run in one process, one after the other; those of a folder in `TOGETHER` as well.
+A module's tests run in one process, one after the other; those of a folder in `TOGETHER` as well. What takes longest
+begins first, so that no process is busy for a minute when the others have ended. Tests that are alone come last, in one
+process: each of them would stop all others, and in the end there is nobody to stop.
 """
 
 import fcntl
+import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-TOGETHER = ("tests/integration/cluster/", "tests/browser/")
-"""Folders whose tests share something that takes long to start."""
+TOGETHER = (
+    ("tests/browser/", "tests/integration/llm/"),
+    ("tests/integration/cluster/", "tests/integration/faults/"),
+)
+"""
+Folders whose tests share something that takes long to start, and what they share keeps both cores busy: so one is done
+after the other where they stand in one line, and the lines are begun first.
+"""
+ORDER = (
+    *chain(*TOGETHER),
+    "tests/unit/",
+    "tests/integration/ops/",
+    "tests/integration/gateway/",
+    "tests/integration/sql/",
+    "tests/integration/",
+)
+"""What begins first; within a folder modules of many tests do."""
+ALONE = "alone"
+"""The scope of all tests that are alone."""
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID")
 """Names this run in every process of it; none: a single process, which needs no turns."""
 
@@ -43,20 +66,54 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Before any timeout begins to count."""
     if RUN is None:
         return (yield)
-    with turn(Path(tempfile.gettempdir()) / f"tests-{RUN}", alone=item.get_closest_marker("alone") is not None):
+    with turn(_folder(RUN), alone=_is_alone(item)):
         return (yield)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests into the order that processes are given them in; and tell the first process which of them are alone."""
+    if RUN is None:
+        return
+    sizes = Counter(_scope(item.nodeid) for item in items)
+    items.sort(key=lambda item: (_is_alone(item), _rank(item.nodeid), -sizes[_scope(item.nodeid)]))
+    folder = _folder(RUN)
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = folder / f"alone-{os.getpid()}"
+    whole.write_text(json.dumps([item.nodeid for item in items if _is_alone(item)]))
+    whole.replace(folder / "alone")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """``--dist loadscope``, with scopes that are larger than a module."""
+    """``--dist loadscope`` with scopes of our own, handed out in the order in which they were collected."""
     if config.getoption("dist") != "loadscope":
         return None
+
+    @cache
+    def alone() -> frozenset[str]:
+        run = scheduler.nodes[0].workerinput["testrunuid"]
+        return frozenset(json.loads((_folder(run) / "alone").read_text()))
+
+    config.option.loadscopereorder = False
     scheduler = LoadScopeScheduling(config, log)
-    scheduler._split_scope = _scope
+    scheduler._split_scope = lambda test: ALONE if test in alone() else _scope(test)
     return scheduler
+
+
+def _folder(run: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"tests-{run}"
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 def _scope(test: str) -> str:
     """What a test belongs to, by its name."""
-    return next((folder for folder in TOGETHER if test.startswith(folder)), test.rpartition("::")[0])
+    lines = (folders[0] for folders in TOGETHER if test.startswith(folders))
+    return next(lines, test.partition("[")[0].rpartition("::")[0])
+
+
+def _rank(test: str) -> int:
+    return next((rank for rank, folder in enumerate(ORDER) if test.startswith(folder)), len(ORDER))

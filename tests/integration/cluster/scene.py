@@ -20,6 +20,7 @@ from perpetuo.adapters.redis import keys
 from tests.cluster import Cluster, Line, ask_each
 from tests.journal_upstream import Entry, JournalUpstream
 from tests.live import eventually, rows
+from tests.patience import PATIENCE
 from tests.servers import RedisServer
 from tests.swarm import Ask, Reply, swarm
 
@@ -28,7 +29,7 @@ IN, OUT = 37_000, 113_000
 PRICE = "price: {inputPerMTok: 37, outputPerMTok: 113}"
 ONLY_OUT = "price: {inputPerMTok: 0, outputPerMTok: 113}"
 """With it a call that uses its whole output limit costs exactly what it held."""
-FEATURES = "idempotency: {lease: 5s}\nredis: {timeout: 500ms}\nretry: {attempts: 1, backoff: 10ms}"
+FEATURES = "idempotency: {lease: 5s}\nredis: {timeout: 2s}\nretry: {attempts: 1, backoff: 10ms}"
 NEVER = "breaker: {minimumCalls: 1000000, consecutiveConnectFailures: 1000000}"
 Row = Mapping[str, Any]
 
@@ -71,6 +72,7 @@ MODELS: dict[str, str] = {
     "held": PRICE,
     "flaky": PRICE,
     "late": PRICE,
+    "slow": PRICE,
     "unsaid": PRICE,
     "cut": PRICE,
     "failing": PRICE,
@@ -94,13 +96,14 @@ BEHAVIOURS = {
     "exact": "tokens=100",
     "flaky": "status=500,chance=0.5",
     "late": "delay=0.05",
+    "slow": "delay=0.2",
     "unsaid": "usage=0",
     "cut": "end=truncate,after=2,tokens=9",
     "failing": "status=500",
     "resetting": "end=reset,after=2,tokens=9",
     "silent": "wait=1",
     "drip": "gap=0.02,tokens=9",
-    "slowly": "gap=0.05,tokens=30",
+    "slowly": "gap=0.05,tokens=60",
 }
 
 
@@ -177,7 +180,7 @@ class Scene:
         with self.cluster.lines() as lines:
             self.cluster.configure(config(self.upstream, tenants, features, edition))
             began = time.monotonic()
-            eventually(lambda: {answer.status_code for answer in ask_each(lines, _known(key))} == {200}, 10, every=0.02)
+            eventually(lambda: {answer.status_code for answer in ask_each(lines, _known(key))} == {200}, every=0.02)
             return time.monotonic() - began
 
     # --- what was written down -------------------------------------------------------------------
@@ -187,7 +190,7 @@ class Scene:
         found = rows(self.database, f"select row_to_json(e)::text from events e where tenant_id = '{tenant}'")  # noqa: S608
         return [json.loads(row[0]) for row in found]
 
-    def written(self, tenant: str, count: int, seconds: float = 15.0) -> Sequence[Row]:
+    def written(self, tenant: str, count: int, seconds: float = PATIENCE) -> Sequence[Row]:
         """The tenant's rows when there are so many; more are an error."""
         eventually(lambda: len(self.calls_of(tenant)) >= count, seconds, every=0.2)
         found = self.calls_of(tenant)
@@ -221,7 +224,7 @@ class Scene:
         written = {str(row[0]) for row in rows(self.database, "select id from events")}
         return {entry.call for entry in self.upstream.entries()} - written
 
-    def settled(self, tenant: str, seconds: float = 10.0) -> None:
+    def settled(self, tenant: str, seconds: float = PATIENCE) -> None:
         """Wait until none of the tenant's calls is in flight and SQL has all rows that Redis has counted."""
 
         def look() -> bool:

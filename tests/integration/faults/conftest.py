@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from perpetuo.domain.model.errors import Reason
 from tests import servers
 from tests.evil import Blackhole, Evil
 from tests.integration.faults.upstreams import FAULTS, Upstreams, late
 from tests.live import LiveGateway, config_text
+from tests.stores import running_redis
 
 PRICE = "price: {inputPerMTok: 1000, outputPerMTok: 1000}, maxOutputTokens: 100"
 TIMES = "timeouts: {connect: 500ms, firstToken: 1s, idle: 1s, total: 2s}"
@@ -33,6 +35,14 @@ def provider(name: str, origin: str, more: str, times: str = TIMES) -> str:
     return f'  - {{id: {name}, kind: openai, baseUrl: "{origin}/v1", {times}{more}}}'
 
 
+def times_of(fault: str) -> str:
+    """Short where the fault is about them: a busy machine would find time-outs elsewhere, too."""
+    found = FAULTS.get(fault)
+    if found is None:
+        return TIMES if fault == "black-hole" else PATIENT
+    return TIMES if found.long or Reason.UPSTREAM_TIMEOUT in (found.plain, found.stream) else PATIENT
+
+
 def config(origin: str, hole: str, *, price: str = PRICE) -> str:
     """Every fault at ``origin``, and two that need no script: nobody there, and a port that swallows."""
     origins = {**dict.fromkeys(FAULTS, origin), "refusing": "http://127.0.0.1:9", "black-hole": hole}
@@ -41,7 +51,7 @@ def config(origin: str, hole: str, *, price: str = PRICE) -> str:
         provider("endless", origin, f", {ALWAYS}", FOR_EVER),
         provider("stormy", origin, STORMY),
     ]
-    providers = [provider(name, where, f", {ALWAYS}") for name, where in origins.items()]
+    providers = [provider(name, where, f", {ALWAYS}", times_of(name)) for name, where in origins.items()]
     models = [f"  - {{name: {name}, targets: [{{provider: {name}, model: {name}}}], {price}}}" for name in origins]
     return config_text(
         providers="\n".join(["  - {id: demo, kind: demo}", *others, *providers]),
@@ -63,15 +73,8 @@ def config(origin: str, hole: str, *, price: str = PRICE) -> str:
 @pytest.fixture(scope="package")
 def redis() -> Iterator[servers.RedisServer]:
     """A Redis to stop, freeze, fill and empty; a test leaves it running and mended."""
-    server = servers.RedisServer("--maxmemory", "256mb", "--appendonly", "yes", "--appendfsync", "everysec")
-    try:
-        try:
-            server.start()
-        except servers.NoServerError as missing:
-            pytest.skip(f"SERVER MISSING: {missing}")
+    with running_redis("--maxmemory", "256mb", "--appendonly", "yes", "--appendfsync", "everysec") as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="package")

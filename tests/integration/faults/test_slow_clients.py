@@ -17,6 +17,7 @@ from tests.evil import Peer
 from tests.integration.faults.upstreams import Upstreams
 from tests.integration.gateway.test_upstreams import CHUNK_HEAD
 from tests.live import KEY, LiveGateway, eventually
+from tests.patience import waited_for_cpu
 
 SLACK = 12
 """Seconds for a thousand to come and take their first bytes, from which limits count, and for a busy machine."""
@@ -52,7 +53,7 @@ def crowd(gateway: LiveGateway, count: int, *kinds: str) -> Iterator[Crowd]:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             yield found
-            said, _ = process.communicate("", timeout=20)
+            said, _ = process.communicate("", timeout=60)
             told = json.loads(said)
             found.cut, found.open = told["cut"], told["open"]
         finally:
@@ -85,19 +86,22 @@ def unharmed(gateway: LiveGateway, count: int, *kinds: str, arriving: float = 0.
     """
     The others' p99 beside so many slow clients is within 20 % (and 2 ms, which are noise at this size).
 
+    Where cores are short without them, clients and gateway share what is left: then within three times as much.
     ``arriving``: seconds in which they come, and readers take what fits into the kernel's buffers: work like any other.
     """
     said = []
     for _ in range(3):
+        began, waited = time.monotonic(), waited_for_cpu()
         alone = p99(gateway)
+        short = waited_for_cpu() - waited > (time.monotonic() - began) / 2
         with crowd(gateway, count, *kinds) as found:
             began = time.monotonic()
             time.sleep(arriving)
             beside = p99(gateway)
             time.sleep(max(0.0, at_least - (time.monotonic() - began)))
         said.append(f"p99 {alone * 1e3:.2f} ms became {beside * 1e3:.2f} ms beside {count} slow clients")
-        print(said[-1])
-        if beside <= alone * 1.2 + 0.002:
+        print(said[-1], "on a busy machine" if short else "")
+        if beside <= alone * (3 if short else 1.2) + 0.002:
             return found
     pytest.fail("; ".join(said))
 

@@ -11,7 +11,18 @@ import pytest
 from perpetuo.domain.model.errors import Reason
 from tests.evil import Peer
 from tests.integration.faults.traffic import Seen, Traffic, audit, broken_by, in_the_contract, judge, reason_of, rows_of
-from tests.integration.faults.upstreams import FAULTS, TIMEOUT, WELL, Act, Fault, Upstreams, late, refusal, say
+from tests.integration.faults.upstreams import (
+    FAULTS,
+    TIMEOUT,
+    WELL,
+    Act,
+    Fault,
+    Upstreams,
+    bomb,
+    late,
+    refusal,
+    say,
+)
 from tests.integration.gateway.test_upstreams import GOOD, whole
 from tests.live import LiveGateway, eventually, rows
 from tests.servers import PostgresServer
@@ -41,6 +52,7 @@ def call(gateway: LiveGateway, fault: str, kind: str) -> Seen:
 def seen(shared: LiveGateway) -> dict[tuple[str, str], Seen]:
     """Every kind of call to every fault, all at once."""
     asked = [(fault, kind) for fault in EVERY for kind in kinds_of(fault)]
+    bomb()  # not while the clients wait
     with concurrent.futures.ThreadPoolExecutor(24) as pool:
         return dict(zip(asked, pool.map(lambda one: call(shared, *one), asked), strict=True))
 

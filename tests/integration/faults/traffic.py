@@ -25,8 +25,9 @@ import httpx
 from perpetuo.domain.model.errors import Reason
 from tests.integration.gateway.contract import check
 from tests.live import KEY, LiveGateway, eventually, rows
+from tests.patience import PATIENCE
 
-DEADLINE = 6.0
+DEADLINE = 12.0
 """Seconds a call may take here: 0.3 for its provider, Redis's time-outs, and what a busy machine adds."""
 CALLS_OF_A_CONNECTION = 3
 """Few, so that every worker gets some."""
@@ -98,7 +99,7 @@ class Traffic:
         """Make no further call."""
         self._over.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
 
     def statuses(self) -> Counter[int]:
         return Counter(one.answer.status_code if one.answer is not None else 0 for one in self.seen)
@@ -107,7 +108,7 @@ class Traffic:
         """What those were told that got no answer."""
         return {reason_of(one) for one in list(self.seen) if one.answer is not None and not one.good}
 
-    def await_good(self, more: int = 8, seconds: float = 10.0, kind: str | None = None) -> None:
+    def await_good(self, more: int = 8, seconds: float = PATIENCE, kind: str | None = None) -> None:
         """Until the last so many calls (of a kind) that were begun after this were all good: at every worker."""
         before = len(self.seen)
 
@@ -186,7 +187,7 @@ def audit(
     seen: list[Seen],
     *,
     forgetful: bool = False,
-    patience: float = 20,
+    patience: float = PATIENCE,
 ) -> None:
     """Rules 3 and 4, for the calls of one tag."""
     asked_a_provider = {one.request_id for one in seen if one.good or reason_of(one) not in FREE_REASONS}

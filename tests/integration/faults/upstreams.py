@@ -4,6 +4,7 @@ Upstreams that fail, each in its own way, behind one port: what a call gets goes
 `FAULTS` is the table: what the upstream does, and what a client of a plain call and of a stream is told.
 """
 
+import functools
 import gzip
 import re
 import threading
@@ -149,7 +150,21 @@ def refusal(status: bytes, *more: bytes) -> Act:
 
 
 HALF = whole(GOOD)[:-20]
-BOMB = gzip.compress(b" " * (64 * 1024 * 1024))
+
+
+@functools.cache
+def bomb() -> bytes:
+    """64 MB in 64 kB; made when it is asked for, as every process of a run imports this module."""
+    return gzip.compress(b" " * (64 * 1024 * 1024))
+
+
+def bombed(*arguments: bytes) -> Act:
+    def act(peer: Peer) -> bool | None:
+        return complete(bomb(), *arguments)(peer)
+
+    return act
+
+
 FAULTS: dict[str, Fault] = {
     "reset-at-once": Fault(say_and_reset(b"")),
     "reset-in-the-answer": Fault(say_and_reset(HALF)),
@@ -175,8 +190,8 @@ FAULTS: dict[str, Fault] = {
     "header-injection": Fault(
         say(b"HTTP/1.1 200 OK\r\nx-request-id: a\nset-cookie: b=c\r\ncontent-length: 2\r\n\r\n{}")
     ),
-    "gzip-bomb": Fault(complete(BOMB, b"200 OK", b"content-encoding: gzip")),
-    "gzip-bomb-unannounced": Fault(complete(BOMB)),
+    "gzip-bomb": Fault(bombed(b"200 OK", b"content-encoding: gzip")),
+    "gzip-bomb-unannounced": Fault(bombed()),
     "line-of-100-mb": Fault(endless(b'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{"choices":"'), long=True),
     "event-of-100-mb": Fault(endless(CHUNK_HEAD + b"6400000\r\ndata: "), long=True),
     "header-of-100-mb": Fault(endless(b"HTTP/1.1 200 OK\r\nx-a: "), long=True),

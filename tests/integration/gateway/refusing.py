@@ -70,7 +70,7 @@ def in_flight(gateway: LiveGateway, key: str = KEY, headers: dict[str, str] | No
     """A stream that has begun and goes nowhere; its request id."""
     body = {"model": "stall", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50, "stream": True}
     with (
-        httpx.Client(timeout=10, verify=False) as client,
+        httpx.Client(timeout=30, verify=False) as client,
         client.stream(
             "POST",
             gateway.url + "/v1/chat/completions",

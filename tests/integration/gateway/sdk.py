@@ -25,7 +25,7 @@ class Counted(openai.OpenAI):
         self.waits: list[float] = []
         self.told: list[str | None] = []
         self._patient = patient
-        client = openai.DefaultHttpxClient(event_hooks={"request": [self._count]}, transport=transport)
+        client = openai.DefaultHttpxClient(event_hooks={"request": [self._count]}, transport=transport, verify=False)
         super().__init__(base_url=gateway.url + "/v1", api_key=key, http_client=client, **options)
 
     def ask(self, **more: Any) -> Any:
@@ -49,7 +49,7 @@ class AsyncCounted(openai.AsyncOpenAI):
         self.sent = 0
         self.waits: list[float] = []
         self.told: list[str | None] = []
-        client = openai.DefaultAsyncHttpxClient(event_hooks={"request": [self._count]})
+        client = openai.DefaultAsyncHttpxClient(event_hooks={"request": [self._count]}, verify=False)
         super().__init__(base_url=gateway.url + "/v1", api_key=key, http_client=client, **options)
 
     async def ask(self, **more: Any) -> Any:

@@ -7,7 +7,6 @@ import signal
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,11 +16,13 @@ import openai
 import pytest
 
 from perpetuo.domain.model.errors import Reason
+from tests.cluster import owner
 from tests.evil import Evil, Peer, saying
 from tests.integration.gateway.contract import check
 from tests.integration.gateway.sdk import Counted
 from tests.integration.gateway.test_upstreams import GOOD, Stage, whole
 from tests.live import KEY, OTHER_KEY, LiveGateway, config_text, eventually, rows
+from tests.patience import PATIENCE, best
 from tests.servers import RedisServer
 
 PRICE = "price: {inputPerMTok: 100, outputPerMTok: 100}, maxOutputTokens: 100"
@@ -33,12 +34,12 @@ def config(origin: str, more: str = "") -> str:
         providers=f"""
   - {{id: demo, kind: demo}}
   - {{id: evil, kind: openai, baseUrl: "{origin}/v1",
-      breaker: {{minimumCalls: 5, openFor: 1500ms, window: 10s}}}}""",
+      breaker: {{minimumCalls: 5, openFor: 3s, window: 10s}}}}""",
         models=f"""
   - {{name: m, targets: [{{provider: demo, model: m}}], {PRICE}}}
   - {{name: stall, targets: [{{provider: demo, model: demo-stall}}], {PRICE}}}
   - {{name: evil, targets: [{{provider: evil, model: x}}], {PRICE}}}""",
-        more=f"retry: {{attempts: 1}}\nredis: {{timeout: 500ms}}\nidempotency: {{lease: 5s{more}}}",
+        more=f"retry: {{attempts: 1}}\nredis: {{timeout: 2s}}\nidempotency: {{lease: 5s{more}}}",
     )
 
 
@@ -72,6 +73,11 @@ class Held:
     answer: httpx.Response
     cut: bool = False
 
+    @property
+    def port(self) -> int:
+        """Of the client's end."""
+        return int(self.answer.extensions["network_stream"].get_extra_info("socket").getsockname()[1])
+
     def listen(self) -> None:
         """Until it ends: a worker that dies cuts it."""
         with contextlib.suppress(httpx.HTTPError, RuntimeError):
@@ -103,14 +109,13 @@ def hold(gateway: LiveGateway, key: str, *, with_key: bool) -> Held:
 def holding(gateway: LiveGateway, name: str, *, with_key: bool = True) -> Iterator[list[Held]]:
     """Streams, at least one at each of two workers: the kernel deals connections out."""
     streams: list[Held] = []
-    before = Counter({pid: gateway.connections(pid) for pid in gateway.worker_pids()})  # kept alive by other tests
 
     def everywhere() -> bool:
         pids = gateway.worker_pids()
-        return len(pids) == 2 and all(gateway.connections(pid) > before[pid] for pid in pids)
+        return len(pids) == 2 and {owner(held.port, pids) for held in streams} == set(pids)
 
     try:
-        until = time.monotonic() + 15
+        until = time.monotonic() + PATIENCE
         while len(streams) < 4 or not everywhere():
             assert time.monotonic() < until, "one worker gets no connections"
             streams.append(hold(gateway, f"{name}-{len(streams)}", with_key=with_key))
@@ -124,12 +129,12 @@ def holding(gateway: LiveGateway, name: str, *, with_key: bool = True) -> Iterat
 def kill_one(gateway: LiveGateway, streams: list[Held], redis: RedisServer) -> list[Held]:
     """SIGKILL to one worker; the streams it had."""
     no_longer_new(redis)
-    os.kill(gateway.worker_pids()[0], signal.SIGKILL)
-    eventually(lambda: any(held.cut for held in streams), 5)
-    time.sleep(0.3)
-    cut = [held for held in streams if held.cut]
-    assert len(cut) < len(streams)
-    return cut
+    victim = gateway.worker_pids()[0]
+    its = [held for held in streams if owner(held.port, [victim])]
+    assert 0 < len(its) < len(streams)
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: all(held.cut for held in its))
+    return its
 
 
 def no_longer_new(redis: RedisServer) -> None:
@@ -180,8 +185,8 @@ def test_i7_o5_a_killed_workers_calls_run_again_after_the_lease_and_say_so(
         killed = time.monotonic()
         check(again(gateway, cut[0]), Reason.IDEMPOTENCY_IN_PROGRESS)
         assert gateway.chat(max_tokens=5).status_code == 200
-        eventually(lambda: len(gateway.worker_pids()) == 2, 10)
-        answer = eventually(lambda: (a := again(gateway, cut[0])).status_code == 200 and a, 15, every=0.2)
+        eventually(lambda: len(gateway.worker_pids()) == 2)
+        answer = eventually(lambda: (a := again(gateway, cut[0])).status_code == 200 and a, every=0.2)
         assert time.monotonic() - killed > 1.5
         assert answer.headers["x-perpetuo-idempotency"] == "reexecuted"
         assert not any(held.cut for held in streams if held not in cut)
@@ -195,7 +200,7 @@ def test_i7_with_fail_a_killed_workers_calls_never_run_twice(
     try:
         with holding(gateway, "failed") as streams:
             cut = kill_one(gateway, streams, redis_here)
-            refused = eventually(lambda: (a := again(gateway, cut[0])).status_code == 409 and known(a), 15, every=0.2)
+            refused = eventually(lambda: (a := again(gateway, cut[0])).status_code == 409 and known(a), every=0.2)
             check(refused, Reason.IDEMPOTENCY_OUTCOME_UNKNOWN)
             sdk = Counted(gateway)
             with pytest.raises(openai.ConflictError) as raised:
@@ -216,7 +221,7 @@ def test_b5_a1_a_killed_workers_calls_are_charged_and_written_once(
     with holding(gateway, "abandoned", with_key=False) as streams:
         cut = kill_one(gateway, streams, redis_here)
         end_leases(redis_here, cut)
-        eventually(lambda: len(abandoned(database_here, "abandoned-")) == len(cut), 15)
+        eventually(lambda: len(abandoned(database_here, "abandoned-")) == len(cut))
     settled(gateway, database_here)
     assert set(abandoned(database_here, "abandoned-")) == {("abandoned", "bound", True, 1)}
 
@@ -252,7 +257,7 @@ def settled(gateway: LiveGateway, database: str) -> None:
         total = rows(database, "select coalesce(sum(cost_nano_usd), 0) from events where tenant_id = 'other'")[0][0]
         return day["held_usd"] == "0" and round(float(day["used_usd"]) * 1e9) == int(total)
 
-    eventually(look, 15, every=0.2)
+    eventually(look, every=0.2)
 
 
 def test_b7_counter_is_the_sum_of_the_rows(gateway: LiveGateway, database_here: str) -> None:
@@ -310,7 +315,7 @@ def statuses(gateway: LiveGateway, count: int) -> list[int]:
 def opened(gateway: LiveGateway, stage: Stage) -> None:
     """Fail until the breaker is open in both workers."""
     stage.script = saying(BROKEN)
-    eventually(lambda: set(statuses(gateway, 8)) == {503}, 5)
+    eventually(lambda: set(statuses(gateway, 8)) == {503})
 
 
 def test_c1_c2_a_failing_provider_is_left_alone_by_all_workers_and_heals_after_its_time(
@@ -321,12 +326,12 @@ def test_c1_c2_a_failing_provider_is_left_alone_by_all_workers_and_heals_after_i
     evil.requests.clear()
     answer = gateway.chat(model="evil", max_tokens=5)
     check(answer, Reason.NO_HEALTHY_UPSTREAM)
-    assert 0 < int(answer.headers["retry-after-ms"]) <= 1_500
+    assert 0 < int(answer.headers["retry-after-ms"]) <= 3_000
     with redis_here.client() as client:
-        assert 0 < client.pttl("perpetuo:cb:evil") <= 1_500
+        assert 0 < client.pttl("perpetuo:cb:evil") <= 3_000
     assert evil.requests == []
     stage.script = saying(whole(GOOD))
-    eventually(lambda: set(statuses(gateway, 8)) == {200}, 5)
+    eventually(lambda: set(statuses(gateway, 8)) == {200})
 
 
 def test_c4_deleting_the_key_heals_it_everywhere(gateway: LiveGateway, stage: Stage, redis_here: RedisServer) -> None:
@@ -334,30 +339,46 @@ def test_c4_deleting_the_key_heals_it_everywhere(gateway: LiveGateway, stage: St
     opened(gateway, stage)
     with redis_here.client() as client:
         client.set("perpetuo:cb:evil", "by hand", px=600_000)
-        eventually(lambda: set(statuses(gateway, 8)) == {503}, 3)
+        eventually(lambda: set(statuses(gateway, 8)) == {503})
         stage.script = saying(whole(GOOD))
-        time.sleep(2)
+        time.sleep(3.5)
         assert set(statuses(gateway, 8)) == {503}
-        client.delete("perpetuo:cb:evil")
-        deleted = time.monotonic()
-        eventually(lambda: set(statuses(gateway, 8)) == {200}, 3)
-        assert time.monotonic() - deleted < 2
+
+        def healed() -> float:
+            client.set("perpetuo:cb:evil", "by hand", px=600_000)
+            eventually(lambda: set(statuses(gateway, 8)) == {503})
+            client.delete("perpetuo:cb:evil")
+            deleted = time.monotonic()
+            eventually(lambda: set(statuses(gateway, 8)) == {200})
+            return time.monotonic() - deleted
+
+        best(2, healed)
 
 
-def test_c3_one_probe_in_the_whole_cluster(gateway: LiveGateway, stage: Stage, evil: Evil) -> None:
+def test_c3_one_probe_in_the_whole_cluster(
+    gateway: LiveGateway, stage: Stage, evil: Evil, redis_here: RedisServer
+) -> None:
     """In half-open one call goes through while it is undecided; the others get 503."""
     opened(gateway, stage)
 
+    decided = threading.Event()
+
     def slow(peer: Peer) -> None:
         peer.request()
-        peer.pause(0.8)
+        decided.wait(PATIENCE)
         peer.send(whole(GOOD))
 
     stage.script = slow
     evil.requests.clear()
-    time.sleep(1.7)
-    seen = statuses(gateway, 12)
+    with redis_here.client() as client:
+        eventually(lambda: not client.exists("perpetuo:cb:evil"))
+    time.sleep(0.3)  # both have seen that
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(gateway.chat, model="evil", max_tokens=5) for _ in range(12)]
+        eventually(lambda: sum(one.done() for one in asked) == 11)
+        decided.set()
+        seen = [one.result().status_code for one in asked]
     assert sorted(seen) == [200, *[503] * 11]
     assert len(evil.requests) == 1
     stage.script = saying(whole(GOOD))
-    eventually(lambda: set(statuses(gateway, 8)) == {200}, 5)
+    eventually(lambda: set(statuses(gateway, 8)) == {200})

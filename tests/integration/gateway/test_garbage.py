@@ -134,7 +134,6 @@ async def worker(settings: dict[str, str]) -> AsyncIterator[Worker]:
     gc.collect()
     gc.freeze()  # the collector looks at what is made from here on only
     yield Worker(container)
-    gc.unfreeze()
     carrying.cancel()
     await container.stop()
 

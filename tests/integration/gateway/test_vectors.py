@@ -154,7 +154,7 @@ ROUTES = (
 @pytest.mark.parametrize("host", [":y", "x:99999", "a/b"])
 def test_s3_a_host_that_no_url_can_be_made_of_is_400_everywhere(gateway: LiveGateway, route: str, host: str) -> None:
     """A port that is no number was a 500 wherever a route, or its refusal, looked at its own address."""
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as sock:
         sock.sendall(f"{route} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {ADMIN_KEY}\r\n\r\n".encode())
         received = sock.recv(65_536)
     assert received.startswith(b"HTTP/1.1 400 "), received
@@ -164,7 +164,7 @@ def test_s3_a_host_that_no_url_can_be_made_of_is_400_everywhere(gateway: LiveGat
 
 def test_a_health_check_of_http_1_0_needs_no_host(gateway: LiveGateway) -> None:
     """HAProxy's, for one."""
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as sock:
         sock.sendall(b"GET /health/live HTTP/1.0\r\n\r\n")
         assert sock.recv(65_536).startswith(b"HTTP/1.0 200 ")
 

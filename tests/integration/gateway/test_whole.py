@@ -1,4 +1,8 @@
-"""The gateway as it is run: two gateways of two workers each, one Redis, one PostgreSQL, the demo provider."""
+"""
+The gateway as it is run: two gateways of two workers each, one Redis, one PostgreSQL, the demo provider.
+
+What needs to know what reached the provider is in `tests/integration/cluster`.
+"""
 
 import concurrent.futures
 import time
@@ -10,12 +14,10 @@ import pytest
 
 from perpetuo.domain.model.errors import Reason
 from tests.integration.gateway.contract import check
-from tests.live import OTHER_KEY, LiveGateway, config_text, eventually, rows
+from tests.live import OTHER_KEY, LiveGateway, config_text, eventually
 from tests.servers import RedisServer
 
-RATED, FLOODED, BUDGETED, COUNTED = (
-    f"sk-test-{name}-0123456789" for name in ("rated", "flooded", "budgeted", "counted")
-)
+BUDGETED, COUNTED = "sk-test-budgeted-0123456789", "sk-test-counted-0123456789"
 CONFIG = config_text(
     providers="  - {id: demo, kind: demo}",
     models="""
@@ -24,8 +26,6 @@ CONFIG = config_text(
   - {name: stall, targets: [{provider: demo, model: demo-stall}], maxOutputTokens: 99,
      price: {inputPerMTok: 1000, outputPerMTok: 1000}}""",
     more=f"""
-  - {{id: rated, plan: pro, limits: {{rateLimitMin: 100}}, apiKeys: ["{RATED}"]}}
-  - {{id: flooded, plan: pro, limits: {{rateLimitMin: 20}}, apiKeys: ["{FLOODED}"]}}
   - {{id: budgeted, plan: pro, limits: {{budgetDay: 7}}, apiKeys: ["{BUDGETED}"]}}
   - {{id: counted, plan: pro, apiKeys: ["{COUNTED}"]}}
 redis: {{timeout: 500ms}}""",
@@ -52,43 +52,6 @@ def at_once(calls: int, ask: Callable[[int], Any], threads: int = 16) -> list[An
         return list(pool.map(ask, range(calls)))
 
 
-def test_r1_a_hundred_pass_over_all_workers_and_the_wait_is_exact(cluster: Cluster) -> None:
-    """100 of 120 concurrent calls pass; the wait that is told is below a minute; another tenant is not bothered."""
-    answers = at_once(120, lambda i: cluster[i % 2].chat(RATED, max_tokens=5))
-    assert sorted(a.status_code for a in answers) == [200] * 100 + [429] * 20
-    refused = cluster[0].chat(RATED, max_tokens=5)
-    check(refused, Reason.RATE_LIMIT_EXCEEDED)
-    assert 0 < int(refused.headers["retry-after-ms"]) <= 60_000
-    assert cluster[1].chat(OTHER_KEY, max_tokens=5).status_code == 200
-
-
-def test_r4_a_flood_costs_redis_next_to_nothing_and_a_raised_limit_works_within_a_second(
-    cluster: Cluster, redis_here: RedisServer
-) -> None:
-    """At least 95 % of the refusals without a call to Redis."""
-    at_once(28, lambda i: cluster[i % 2].chat(FLOODED, max_tokens=1))
-
-    def admissions() -> int:
-        with redis_here.client() as client:
-            return sum(int(stat["calls"]) for name, stat in client.info("commandstats").items() if "evalsha" in name)
-
-    quiet, began = admissions(), time.monotonic()
-    time.sleep(2)
-    rate = (admissions() - quiet) / (time.monotonic() - began)
-    before, began = admissions(), time.monotonic()
-    answers = at_once(400, lambda i: cluster[i % 2].chat(FLOODED, max_tokens=1))
-    background = rate * (time.monotonic() - began)
-    assert {a.status_code for a in answers} == {429}
-    assert admissions() - before - background * 1.5 <= 0.05 * 400
-    for gateway in cluster:
-        gateway.config_path.write_text(CONFIG.replace("rateLimitMin: 20", "rateLimitMin: 500"))
-    raised = time.monotonic()
-    eventually(
-        lambda: {a.status_code for a in at_once(8, lambda i: cluster[i % 2].chat(FLOODED, max_tokens=1))} == {200}
-    )
-    assert time.monotonic() - raised < 3  # 1 s, and what a busy machine adds
-
-
 def test_b3_exactly_as_many_calls_as_the_budget_holds_reach_the_provider(cluster: Cluster) -> None:
     """Twenty at once, each holding a known amount: ⌊m / h⌋ run, the others hear ``budget_reserved``."""
     body = {"model": "stall", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50, "stream": True}
@@ -109,19 +72,7 @@ def test_b3_exactly_as_many_calls_as_the_budget_holds_reach_the_provider(cluster
         assert [a.status_code for a in answers].count(200) == int(7 // hold)
         for answer in answers:
             answer.close()
-    eventually(lambda: cluster[0].get("/v1/key", BUDGETED).json()["budgets"][0]["held_usd"] == "0", 5)
-
-
-def test_i5_the_same_key_from_everywhere_runs_once(cluster: Cluster, database_here: str) -> None:
-    """Forty requests with one key over four workers: one call, the same bytes for everybody, one row."""
-    headers = {"x-idempotency-key": "one", "prefer": "wait=20", "x-perpetuo-tag": "one-key"}
-    answers = at_once(40, lambda i: cluster[i % 2].chat(headers=headers, max_tokens=9))
-    assert {a.status_code for a in answers} == {200}
-    assert {a.content for a in answers} == {answers[0].content}
-    assert [a.headers.get("idempotent-replayed") for a in answers].count(None) == 1
-    query = "select idempotency, outcome, attempts from events where tag = 'one-key'"
-    (row,) = eventually(lambda: rows(database_here, query))
-    assert row[:2] == ("stored", "completed")
+    eventually(lambda: cluster[0].get("/v1/key", BUDGETED).json()["budgets"][0]["held_usd"] == "0")
 
 
 def test_i1_i2_a_stream_replays_byte_for_byte_under_either_header(cluster: Cluster) -> None:
@@ -140,7 +91,7 @@ def test_o3_metrics_are_summed_over_workers(cluster: Cluster) -> None:
     text = httpx.get(cluster[0].url + "/metrics", verify=False).text
     assert 'perpetuo_requests_total{model="m",provider="demo",status="200",tenant="counted"} 20.0' in text
     idle = "perpetuo_in_flight_requests 0.0"
-    eventually(lambda: idle in httpx.get(cluster[0].url + "/metrics", verify=False).text, 3)
+    eventually(lambda: idle in httpx.get(cluster[0].url + "/metrics", verify=False).text)
 
 
 def test_s6_a_removed_key_stops_working_within_a_second(cluster: Cluster) -> None:

@@ -263,7 +263,7 @@ def test_a_finished_stream_can_be_asked_for(client: OpenAI) -> None:
         except NotFoundError:
             return None
 
-    found = eventually(look, seconds=2)
+    found = eventually(look)
     assert found["outcome"] == "completed"
     assert found["usage"]["basis"] == "reported"
     assert 0 < found["usage"]["output_tokens"] <= 12

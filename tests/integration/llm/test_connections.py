@@ -45,7 +45,7 @@ def test_i8_a_client_that_leaves_a_stream_frees_the_models_slot(client: OpenAI, 
         next(stream)
     assert model.busy() == 1
     stream.close()
-    eventually(lambda: not model.busy(), seconds=2)
+    eventually(lambda: not model.busy())
 
 
 @pytest.mark.anyio
@@ -63,7 +63,7 @@ async def test_i8_a_client_that_leaves_a_plain_call_is_settled_at_once(
     call.cancel()
     began = time.monotonic()
     row = await asyncio.to_thread(recorded, "left-a-plain-call")
-    assert time.monotonic() - began < 3  # a second to end it, two until there is a row
+    assert time.monotonic() - began < 10  # a second to end it, two until there is a row, and a busy machine
     assert row["outcome"] == "cancelled"
     await asyncio.to_thread(eventually, lambda: not model.busy())
 
@@ -80,7 +80,7 @@ async def test_clients_that_come_and_go_leave_the_model_idle(async_client: Async
             await anext(aiter(stream))
 
     await asyncio.gather(*(stay() if turn % 2 else leave() for turn in range(20)))
-    await asyncio.to_thread(eventually, lambda: not model.busy(), 2)
+    await asyncio.to_thread(eventually, lambda: not model.busy())
     assert (await async_client.chat.completions.create(**SMALL)).choices
 
 

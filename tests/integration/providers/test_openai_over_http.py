@@ -129,8 +129,8 @@ async def test_c7_c8_a_stream_that_breaks_says_how(
     llmock: LLMockServer, caller: Caller, kind: Any, ending: Any
 ) -> None:
     """After two chunks; what came before is the client's."""
-    llmock.state.scenarios.add(StreamFault(kind, after_chunks=2, stall_seconds=2.0))
-    data, how = await caller.stream(idle=0.3)
+    llmock.state.scenarios.add(StreamFault(kind, after_chunks=2, stall_seconds=5.0))
+    data, how = await caller.stream(idle=0.7 if kind == "stall" else 10.0)
     assert how is ending
     assert data.count(b"data: ") >= 2
 
@@ -145,13 +145,13 @@ async def test_c7_a_dropped_stream_is_no_answer(llmock: LLMockServer, caller: Ca
 
 async def test_c8_a_first_token_that_does_not_come(llmock: LLMockServer, caller: Caller) -> None:
     """For streams after ``firstToken``, otherwise after the total."""
-    llmock.state.scenarios.add(SlowFirstToken(1.5, times=1), Delay(1.5, times=1, match=Match(stream=False)))
+    llmock.state.scenarios.add(SlowFirstToken(5, times=1), Delay(5, times=1, match=Match(stream=False)))
     fault, took = await caller.fails(STREAM, first_token=0.3)
     assert fault is Fault.TIMEOUT
-    assert 0.25 < took < 1.2
+    assert 0.25 < took < 4
     fault, took = await caller.fails(CHAT, total=0.3)
     assert fault is Fault.TIMEOUT
-    assert 0.25 < took < 1.2
+    assert 0.25 < took < 4
 
 
 async def test_c10_a_client_that_leaves_stops_the_provider(llmock: LLMockServer, caller: Caller) -> None:
@@ -175,13 +175,13 @@ async def test_c8_headers_and_comments_are_no_first_token() -> None:
     def script(peer: Peer) -> None:
         peer.request()
         peer.send(HEAD)
-        peer.send_slowly([chunked(b": wait\n\n")] * 20, 0.1)
+        peer.send_slowly([chunked(b": wait\n\n")] * 40, 0.1)
 
     with Evil(script) as server:
         caller = Caller(server.origin)
-        fault, took = await caller.fails(STREAM, first_token=0.5, idle=0.25)
+        fault, took = await caller.fails(STREAM, first_token=1.2, idle=0.9)
         assert fault is Fault.TIMEOUT
-        assert 0.45 < took < 1.5
+        assert 1.15 < took < 3.5
         await caller.upstream.close()
 
 
@@ -191,12 +191,12 @@ async def test_c8_comments_keep_a_stream_alive_after_its_first_event() -> None:
     def script(peer: Peer) -> None:
         peer.request()
         peer.send(HEAD + chunked(EVENT))
-        peer.send_slowly([chunked(b": wait\n\n")] * 6, 0.1)
+        peer.send_slowly([chunked(b": wait\n\n")] * 12, 0.1)
         peer.send(chunked(EVENT + DONE) + b"0\r\n\r\n")
 
     with Evil(script) as server:
         caller = Caller(server.origin)
-        data, ending = await caller.stream(idle=0.3)
+        data, ending = await caller.stream(idle=1.0)
         assert (data.count(EVENT), ending) == (2, Ending.COMPLETE)
         await caller.upstream.close()
 
@@ -207,14 +207,14 @@ async def test_a_response_that_does_not_end_after_its_terminal_event_holds_nobod
     def script(peer: Peer) -> None:
         peer.request()
         peer.send(HEAD + chunked(EVENT + DONE))
-        peer.wait_gone(3.0)
+        peer.wait_gone(8.0)
 
     with Evil(script) as server:
         caller = Caller(server.origin)
         begun = time.monotonic()
         _, ending = await caller.stream()
         assert ending is Ending.COMPLETE
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < 4
         assert caller.upstream.stats().busy == 0
         assert caller.upstream.stats().idle == 0
         await caller.upstream.close()

@@ -12,6 +12,7 @@ from perpetuo.adapters.providers.transport.wire import Upstream, UpstreamRequest
 from perpetuo.domain.model.upstream import Abort, UpstreamFailure
 from tests.evil import Evil, Peer
 from tests.integration.transport.conftest import Certificates, MakeUpstream, phases, tasks
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +69,7 @@ async def _stop_many(client: Upstream, count: int, at_once: int) -> dict[str, in
 
     async def worker() -> None:
         for _ in range(count // at_once):
-            end = await asyncio.wait_for(_call_and_stop(client, dice), 10)
+            end = await asyncio.wait_for(_call_and_stop(client, dice), PATIENCE)
             ends[end] = ends.get(end, 0) + 1
 
     await asyncio.gather(*[worker() for _ in range(at_once)])
@@ -78,7 +79,7 @@ async def _stop_many(client: Upstream, count: int, at_once: int) -> dict[str, in
 async def _expect_nothing_left(client: Upstream, servers: list[Evil]) -> None:
     assert client.stats().busy == 0
     await client.close()
-    end = time.monotonic() + 5
+    end = time.monotonic() + PATIENCE
     while tasks() or any(server.open_connections() for server in servers):
         await asyncio.sleep(0.01)
         assert time.monotonic() < end
@@ -91,7 +92,6 @@ def _open_files() -> int:
 SLOW = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=SLOW)])
 async def test_c10_random_stops_leave_nothing(upstream: MakeUpstream, engine: str, count: int) -> None:
     """In line, connecting, sending, waiting, reading: whenever it was stopped, every answer is its own call's."""

@@ -37,17 +37,18 @@ def impatient(goodbye: str) -> Script:
     return script
 
 
+@pytest.mark.parametrize("count", [80, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("goodbye", ["close", "reset", "tls"])
 async def test_a_server_that_closes_as_we_send_gets_the_request_once_at_most(
-    upstream: MakeUpstream, certificates: Certificates, goodbye: str
+    upstream: MakeUpstream, certificates: Certificates, goodbye: str, count: int
 ) -> None:
-    """Four hundred calls around its patience: answered, or a reset that counts as sent; each read once at most."""
+    """So many calls around its patience: answered, or a reset that counts as sent; each read once at most."""
     dice = random.Random(4)
     ends: Counter[str] = Counter()
     tls = certificates.server("good") if goodbye == "tls" else None
     with Evil(impatient(goodbye), tls=tls, host="localhost" if tls else "127.0.0.1") as server:
         client = upstream(server.origin, tls=certificates.client()) if tls else upstream(server.origin)
-        for number in range(400):
+        for number in range(count):
             try:
                 answer = await call(client, attrs.evolve(POST, path=b"/%03d" % number))
                 assert answer == b"%02d" % (number % 100)
@@ -60,5 +61,5 @@ async def test_a_server_that_closes_as_we_send_gets_the_request_once_at_most(
         connections = server.connections
     print(dict(ends), connections)
     assert set(read.values()) == {1}
-    assert ends["answered"] >= 300
-    assert connections > 50
+    assert ends["answered"] >= count * 3 // 4
+    assert connections > count // 8

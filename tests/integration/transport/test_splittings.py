@@ -5,18 +5,17 @@ import time
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from perpetuo.domain.model.upstream import Abort, Fault, UpstreamFailure
 from tests.evil import Evil, Peer
+from tests.examples import examples
 from tests.integration.transport.conftest import HEAD, MEGABYTE, POST, MakeUpstream, phases, until
 
 pytestmark = pytest.mark.anyio
 
-examples = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+some = examples(15, 200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 CUTS = st.lists(st.integers(0, 400), max_size=6)
 EARLY = b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
@@ -53,7 +52,7 @@ class Play:
 
 
 @given(answers=st.lists(st.tuples(st.binary(max_size=150), CUTS, CUTS, st.booleans()), min_size=1, max_size=4))
-@examples
+@some
 async def test_chunked_answers_are_the_same_in_all_splittings(
     upstream: MakeUpstream, answers: list[tuple[bytes, list[int], list[int], bool]]
 ) -> None:
@@ -108,7 +107,7 @@ def lies(own: bytes) -> dict[str, Lie]:
 
 
 @given(told=st.lists(st.tuples(st.sampled_from(tuple(lies(b"own"))), CUTS), min_size=2, max_size=6))
-@examples
+@some
 async def test_s4_after_any_lie_each_call_still_gets_its_own_answer(
     upstream: MakeUpstream, told: list[tuple[str, list[int]]]
 ) -> None:

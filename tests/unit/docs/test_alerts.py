@@ -47,12 +47,13 @@ def test_files_are_what_the_code_says() -> None:
 
 
 def test_each_alert_has_its_section_and_each_section_its_alert() -> None:
-    """In the same order, its severity first; before them all stands what is always done first."""
+    """In the same order, its severity first. The first thing to do is the same, and stands before them all too."""
     assert list(SECTIONS) == [alert.name for alert in ALERTS]
     for alert in ALERTS:
         text = SECTIONS[alert.name]
         assert text.lstrip().startswith(f"**{alert.severity}.**"), alert.name
-    assert "perpetuo doctor" in PAGE[: PAGE.index("## Setting them up")]
+        assert "\n1. `perpetuo doctor" in text, alert.name
+    assert "perpetuo doctor" in PAGE[: PAGE.index("## Perpetuo")]
 
 
 def test_the_link_of_an_alert_leads_to_its_section() -> None:

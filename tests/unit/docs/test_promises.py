@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,17 +11,22 @@ from tests.promises_ran import PromisesRan, Tally, promise_table, table
 script = promise_table()
 PAGE: str = script.PAGE.read_text()
 PROMISES = set(script.promises(PAGE))
-TESTS = script.collect()
 
 
-def test_the_table_is_up_to_date() -> None:
+@pytest.fixture(scope="module")
+def tests() -> Any:
+    """Every test that names a promise; reading all of them takes a second."""
+    return script.collect()
+
+
+def test_the_table_is_up_to_date(tests: Any) -> None:
     """Somebody who adds a test for a promise adds it to the page: run scripts/promise_table.py."""
-    assert script.rewritten(PAGE, TESTS) == PAGE, "run: .venv/bin/python scripts/promise_table.py"
+    assert script.rewritten(PAGE, tests) == PAGE, "run: .venv/bin/python scripts/promise_table.py"
 
 
-def test_each_named_test_exists() -> None:
+def test_each_named_test_exists(tests: Any) -> None:
     """No test that was renamed or removed is still claimed."""
-    existing = {(test.file, test.name) for test in TESTS}
+    existing = {(test.file, test.name) for test in tests}
     claimed = {
         (f"tests/{file}", name)
         for row in PAGE.splitlines()
@@ -31,18 +37,18 @@ def test_each_named_test_exists() -> None:
     assert claimed <= existing
 
 
-def test_promises_without_a_test_are_listed() -> None:
+def test_promises_without_a_test_are_listed(tests: Any) -> None:
     """What no test holds is not passed over."""
-    tested = {number for test in TESTS for number in test.promises}
+    tested = {number for test in tests for number in test.promises}
     listed = re.search(r"^- No test of that name: (.*)\.$", PAGE, re.MULTILINE)
     assert listed is not None
     assert set(re.findall(r"[A-Z]\d+", listed[1])) == PROMISES - tested
 
 
-def test_tests_name_promises_that_exist() -> None:
+def test_tests_name_promises_that_exist(tests: Any) -> None:
     """A slip such as ``test_b10_…`` would prove nothing."""
     letters = {number[0] for number in PROMISES}
-    unknown = {n for test in TESTS for n in test.promises if n[0] in letters and n not in PROMISES}
+    unknown = {n for test in tests for n in test.promises if n[0] in letters and n not in PROMISES}
     assert not unknown
 
 
