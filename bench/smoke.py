@@ -14,6 +14,7 @@ proxy and a fixed server in Python, are shown; `docs/decisions/0021-*` says whic
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -81,11 +82,12 @@ def told(rounds: Sequence[Round], guard: Guard) -> str:
     return "\n".join(out)
 
 
-def _cost(subject: Subject, case: str, seconds: int = 1) -> tuple[float, int]:
-    """µs of CPU per answer, and the answers; wrong ones end the run."""
+def cost(subject: Subject, case: str, seconds: int = 1, after: float = 0.0) -> tuple[float, int]:
+    """µs of CPU per answer, that of ``after`` seconds included, and the answers; wrong ones end the run."""
     port, load = subject.asked(case)
     before = machine.cpu_seconds(subject.pid)
     measured = run(port, load, seconds, core=OTHER_CORE)
+    time.sleep(after)
     cpu = machine.cpu_seconds(subject.pid) - before
     if measured.wrong or not measured.answers:
         raise WrongAnswersError(f"{subject.who}, {case}: {measured.wrong} of {measured.answers} answers were wrong")
@@ -105,10 +107,10 @@ def smoke(rounds: int) -> list[Round]:
         proxy, python = subjects.nginx(stack, provider), subjects.yardstick(stack)
         gateway = subjects.perpetuo(stack, provider)
         for case in CASES:
-            answers += _cost(gateway, case)[1]
+            answers += cost(gateway, case)[1]
         for _ in range(rounds):
-            nginx, plain = (_cost(ruler, "chat")[0] for ruler in (proxy, python))
-            chat, stream = (_cost(gateway, case) for case in CASES)
+            nginx, plain = (cost(ruler, "chat")[0] for ruler in (proxy, python))
+            chat, stream = (cost(gateway, case) for case in CASES)
             seen.append(Round(nginx, plain, chat[0], stream[0]))
             answers += chat[1] + stream[1]
         assert gateway.database is not None

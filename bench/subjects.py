@@ -102,6 +102,7 @@ def stores() -> Iterator[tuple[str, str]]:
 
 def perpetuo(stack: ExitStack, provider: Provider) -> Subject:
     """The gateway as a user would start it, with stores of its own."""
+    machine.compile_gateway()
     redis, database = stack.enter_context(stores())
     live = LiveGateway(
         cases.config(provider.plain, provider.trickle),

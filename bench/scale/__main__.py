@@ -49,6 +49,7 @@ def main() -> int:
     asked = parser.parse_args()
     os.sched_setaffinity(0, {stage.OTHER_CORE})
     OUT.mkdir(exist_ok=True)
+    machine.compile_gateway()
     try:
         upstream = start_upstream(servers.free_port())
     except MissingToolError as missing:

@@ -4,7 +4,8 @@ What do a million events look like? ``events`` and ``refusals`` filled in second
 Rule 1: the rows are those of a gateway that has been at work: a large tenant and hundreds of small ones, most calls
 completed, days as far back as they are kept, partitions made as the product makes them.
 Rule 2: some things go together and others never do. The large tenant's calls never fail, so that a filter for its
-failures finds nothing; a model of long ago has rows on the first day only; what was abandoned is rare.
+failures finds nothing; a model of long ago has rows on the first day only; what was abandoned is rare, and so are
+embeddings. A third of the calls has a tag.
 Rule 3: the same number gives the same row, but for the day it is put on.
 """
 
@@ -54,6 +55,8 @@ def _row(number: int, at: datetime, dice: random.Random) -> tuple[Any, ...]:
     _, outcome, status, code = ENDINGS[0] if tenant == LARGE else next(e for e in ENDINGS if drawn <= e[0])
     model = OLD_MODEL if number < OLD_ROWS else MODELS[int(drawn * 1e5) % len(MODELS)]
     provider = PROVIDERS[int(share * 1e5) % 10 == 0]
+    tag = f"job-{number % 5_000}" if number % 3 == 0 else None
+    kind = "embeddings" if number % 10_000 == 7 else "chat"
     bits = f"{dice.getrandbits(74):019x}"
     ms = f"{int(at.timestamp() * 1000):012x}"
     event_id = f"{ms[:8]}-{ms[8:]}-7{bits[:3]}-a{bits[3:6]}-{bits[6:18]}"
@@ -71,7 +74,7 @@ def _row(number: int, at: datetime, dice: random.Random) -> tuple[Any, ...]:
         "upstream_ms": latency - 3.2, "max_tokens_reason": "ceiling",
     }  # fmt: skip
     return (
-        event_id, 1, at, tenant, "key-2" if number % 20 == 0 else "key-1", None, "chat", model, provider, model, status,
+        event_id, 1, at, tenant, "key-2" if number % 20 == 0 else "key-1", tag, kind, model, provider, model, status,
         outcome, code, number % 3 == 0, json.dumps([attempt]), json.dumps(decision), tokens, tokens // 2, 0, "reported",
         cost, "catalogue", 5 * cost, day, float(latency), None, 3.2, "none", event_id, f"req_{bits}", None, "192.0.2.0",
     )  # fmt: skip

@@ -84,6 +84,18 @@ def stores() -> Iterator[Stores]:
 
 
 @contextmanager
+def redis() -> Iterator[servers.RedisServer]:
+    """One more, for a gateway that runs beside others."""
+    server = servers.RedisServer()
+    try:
+        server.start()
+        machine.pin(server.pid, OTHER_CORE)
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
 def gateway(text: str, redis: servers.RedisServer, database: str, *, workers: int = 1) -> Iterator[LiveGateway]:
     """All workers on one core: what a call costs them is asked, not how many calls two cores take."""
     redis.flush()
