@@ -5,17 +5,18 @@ ARG PYTHON=3.13
 FROM python:${PYTHON}-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
-COPY requirements.txt requirements-build.txt ./
+COPY requirements-otel.txt requirements-build.txt ./
 RUN python -m venv /build \
  && /build/bin/pip install --no-deps --require-hashes -r requirements-build.txt \
  && python -m venv /opt/perpetuo \
- && /opt/perpetuo/bin/pip install --no-deps --require-hashes --only-binary :all: -r requirements.txt
+ && /opt/perpetuo/bin/pip install --no-deps --require-hashes --only-binary :all: -r requirements-otel.txt
 COPY pyproject.toml README.md LICENSE perpetuo.config.yaml ./
 COPY alembic alembic
 COPY perpetuo perpetuo
 RUN /build/bin/python -m hatchling build -t wheel -d /dist \
  && /opt/perpetuo/bin/pip install --no-deps --no-index /dist/*.whl \
  && /opt/perpetuo/bin/python -m compileall -q /opt/perpetuo/lib \
+ && /opt/perpetuo/bin/python -c "from perpetuo.entrypoints.http.admin.rendering import compile_all; compile_all()" \
  && /opt/perpetuo/bin/perpetuo --version
 
 FROM python:${PYTHON}-slim

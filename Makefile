@@ -39,7 +39,7 @@ else
 install = $(call quietly,VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps $(1))
 without_pip = --without-pip
 endif
-compile = $(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true  # a few packages ship templates that are no Python
+compile = $(BIN)/python -m compileall -q -j 0 $(VENV)/lib perpetuo || true  # a few packages ship templates that are no Python
 
 .PHONY: help
 help: ## this list
@@ -100,8 +100,8 @@ test: $(DEV) ## unit and integration tests
 test-unit: $(DEV) ## only what needs no server
 	@$(BIN)/python -m pytest $(PARALLEL) tests/unit
 
-test-slow: $(DEV) ## what takes minutes: soaks, chaos, clean installs
-	@$(BIN)/python -m pytest -m slow
+test-slow: $(DEV) ## what takes minutes: soaks, chaos, clean installs, many examples for Hypothesis
+	@EXAMPLES=many $(BIN)/python -m pytest -m "slow or examples"
 
 test-clients: $(DEV) ## other people's tests, directly and through the gateway (PyPI, npm, node 20)
 	@$(BIN)/python -m pytest tests/clients
@@ -147,9 +147,11 @@ bench-smoke: $(DEV) ## 25 s: does a call cost much more than it did? compared wi
 
 # ------------------------------------------------------------------ checks
 
+TWO_AT_ONCE := $(if $(filter output-sync,$(.FEATURES)),--jobs=2 --output-sync=target)
+
 .PHONY: check lint types imports dependencies generated docs format
 check: $(DEV) ## everything CI looks at beside the tests
-	@$(MAKE) --keep-going --no-print-directory lint types imports dependencies generated docs
+	@$(MAKE) --keep-going --no-print-directory $(TWO_AT_ONCE) lint types imports dependencies generated docs
 
 lint: $(DEV)
 	@$(BIN)/ruff check .
@@ -194,6 +196,7 @@ lock: $(DEV) ## newest allowed versions into requirements*.txt, with hashes
 	@printf 'hatchling>=1.27\neditables>=0.5\n' | $(COMPILE) --upgrade - --output-file requirements-build.txt
 	@printf 'atheris<3.1; python_version < "3.12"\natheris>=3.1; python_version >= "3.12"\n' | $(COMPILE) --upgrade - --output-file requirements-fuzz.txt
 	@$(COMPILE) --upgrade --all-extras -c requirements.txt pyproject.toml --output-file requirements-dev.txt
+	@$(COMPILE) --upgrade --extra otel -c requirements-dev.txt --no-annotate pyproject.toml --output-file requirements-otel.txt
 	@for client in tests/clients/openai tests/clients/langchain; do \
 		$(COMPILE) --upgrade -c requirements-dev.txt $$client/requirements.in --output-file $$client/requirements.txt; done
 
