@@ -95,7 +95,7 @@ PARALLEL := --numprocesses 4 --dist loadscope  # most of the time of a test is w
 .PHONY: bench bench-budget bench-peers bench-peers-lock bench-scale bench-smoke
 test: $(DEV) ## unit and integration tests
 	@$(MAKE) --no-print-directory $(LLM) || test "$(CI)" != true  # no wheel for this machine: its tests say so
-	@$(BIN)/python -m pytest $(PARALLEL)
+	@$(BIN)/python -m pytest --cache-clear $(PARALLEL) || $(BIN)/python scripts/second_look.py $$?
 
 test-unit: $(DEV) ## only what needs no server
 	@$(BIN)/python -m pytest $(PARALLEL) tests/unit
