@@ -25,7 +25,7 @@ from tests.servers import free_port, gateway_workers, spawned
 ADMIN_KEY = "admin-key-of-the-tests-0123456789"
 KEY = "sk-test-acme-0123456789"
 OTHER_KEY = "sk-test-other-0123456789"
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 
 
 def config_text(
@@ -116,7 +116,7 @@ class LiveGateway:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             try:
-                if httpx.get(self.url + "/health/ready", timeout=1, verify=False).status_code == 200:
+                if httpx.get(self.url + "/health/ready", timeout=10, verify=False).status_code == 200:
                     return
             except httpx.HTTPError:
                 pass
@@ -163,7 +163,7 @@ class LiveGateway:
         """SIGKILL to the whole tree."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(60)
 
     def close(self) -> None:
         self.kill()

@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 import asyncpg
 import redis
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 T = TypeVar("T")
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
