@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
+from tests.patience import PATIENCE
+
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -68,8 +70,8 @@ class Peer:
         """Say nothing for a while, or until the server is being closed."""
         self.server.closing.wait(seconds)
 
-    def wait_gone(self, seconds: float = 5.0) -> bool:
-        """Does the client close within so long?"""
+    def wait_gone(self, seconds: float = 2 * PATIENCE) -> bool:
+        """Does the client close within so long? Longer than any test waits for that, unless told."""
         self.sock.settimeout(seconds)
         gone = False
         with contextlib.suppress(TimeoutError):
@@ -123,7 +125,7 @@ class Evil:
         return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
 
     def open_connections(self) -> int:
-        """Connections whose script is still running."""
+        """Connections that this end has not closed."""
         with self._lock:
             return len(self._open)
 
@@ -175,9 +177,9 @@ class Evil:
         except OSError:
             pass  # The client left first; scripts needn't care.
         finally:
+            sock.close()
             with self._lock:
                 self._open -= {raw, sock}
-            sock.close()
 
 
 def answering(*answers: bytes) -> Script:
@@ -207,9 +209,25 @@ def silent_after(answer: bytes) -> Script:
         peer.request()
         if answer:
             peer.send(answer)
-        peer.wait_gone(30)
+        peer.wait_gone()
 
     return script
+
+
+class Nobody:
+    """A port that refuses connections, and that nobody else is given meanwhile: bound, and not listening."""
+
+    def __init__(self) -> None:
+        self._held = socket.socket()
+        self._held.bind(("127.0.0.1", 0))
+        self.port: int = self._held.getsockname()[1]
+        self.origin = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
 
 
 class Blackhole:

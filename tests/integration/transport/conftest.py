@@ -14,21 +14,26 @@ import pytest
 from perpetuo.adapters.providers.transport.httpx_transport import HttpxUpstream
 from perpetuo.adapters.providers.transport.llhttp import LlhttpUpstream
 from perpetuo.adapters.providers.transport.wire import Exchange, Phases, Upstream, UpstreamRequest
-from perpetuo.domain.model.upstream import Abort, UpstreamFailure
+from perpetuo.domain.model.upstream import Abort, Fault, UpstreamFailure
+from tests.evil import Evil
 from tests.patience import PATIENCE
 
 POST = UpstreamRequest(b"POST", b"/v1/chat?x=1", ((b"content-type", b"application/json"),), b'{"a":1}')
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
-LATE = 4.0
+LATE = PATIENCE
 """Seconds after which something did not happen in time, on a busy machine too: the limits of `phases` are longer."""
+LONG = 2 * LATE
+"""Seconds of what is not to end first."""
+SHORT = (0.3, 1.5, 8.0)
+"""Seconds of a deadline: a stalled machine may need the longer ones to send anything before it."""
 MEGABYTE = 1 << 20
 
 MakeUpstream = Callable[..., Upstream]
 
 
 def phases(
-    *, connect: float = 10.0, head: float | None = 10.0, idle: float | None = 10.0, total: float = 30.0
+    *, connect: float = LONG, head: float | None = LONG, idle: float | None = LONG, total: float = LONG
 ) -> Phases:
     return Phases(connect, head, idle, time.monotonic() + total)
 
@@ -42,6 +47,26 @@ async def failure_of(awaitable: Awaitable[Any]) -> UpstreamFailure:
     with pytest.raises(UpstreamFailure) as caught:
         await awaitable
     return caught.value
+
+
+async def timed_out(attempt: Callable[[float], Awaitable[Any]]) -> UpstreamFailure:
+    """
+    How an attempt ends that is given so many seconds: TIMEOUT, not before they are over and soon after.
+
+    With more of them from time to time while the request has not been sent by then.
+    """
+    for seconds in SHORT[:-1]:
+        if (failure := await _timed_out(attempt, seconds)).sent:
+            return failure
+    return await _timed_out(attempt, SHORT[-1])
+
+
+async def _timed_out(attempt: Callable[[float], Awaitable[Any]], seconds: float) -> UpstreamFailure:
+    start = time.monotonic()
+    failure = await failure_of(attempt(seconds))
+    assert failure.fault is Fault.TIMEOUT
+    assert seconds * 0.8 < time.monotonic() - start < seconds + LATE
+    return failure
 
 
 async def drain(exchange: Exchange) -> tuple[bytes, UpstreamFailure | None]:
@@ -93,6 +118,18 @@ async def until(true: Callable[[], Any], seconds: float = PATIENCE) -> None:
     while not true():
         assert time.monotonic() < end
         await asyncio.sleep(0.005)
+
+
+def left_by(server: Evil) -> None:
+    """Until the server has closed every connection and the kernel has told our ends; the loop sees nothing of it."""
+    while server.open_connections() or _established(server.port):
+        time.sleep(0.01)
+
+
+def _established(port: int) -> int:
+    """Connections to this port that our end takes for open (Linux)."""
+    table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in table)
 
 
 def tasks() -> list[asyncio.Task[Any]]:

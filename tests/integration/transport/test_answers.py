@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import attrs
 import pytest
@@ -17,6 +16,7 @@ from tests.integration.transport.conftest import (
     MakeUpstream,
     call,
     failure_of,
+    left_by,
     phases,
     until,
 )
@@ -170,8 +170,7 @@ async def test_a_connection_closed_while_idle_is_not_used(upstream: MakeUpstream
         client = upstream(server.origin)
         for _ in range(3):
             assert await call(client) == b"ok"
-            while server.open_connections():
-                time.sleep(0.01)  # noqa: ASYNC251 - the loop must not see it
+            left_by(server)
             if yielding:
                 await asyncio.sleep(0.05)
         assert server.connections == 3
@@ -199,8 +198,7 @@ async def test_however_many_idle_connections_have_died_the_call_is_sent_once(
         await asyncio.gather(*[call(client) for _ in range(5)])
         assert client.stats().idle == server.connections == 5
         leave.set()
-        while server.open_connections():
-            time.sleep(0.01)  # noqa: ASYNC251 - the loop must not see it
+        left_by(server)
         assert await call(client, attrs.evolve(POST, path=b"/once")) == b"ok"
         assert sum(request.startswith(b"POST /once ") for request in server.requests) == 1
         assert server.connections == 6

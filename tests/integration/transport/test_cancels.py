@@ -17,6 +17,7 @@ from tests.patience import PATIENCE
 pytestmark = pytest.mark.anyio
 
 SEED = int(os.environ.get("CANCEL_SEED", "0")) or random.randrange(1 << 30)
+LATER = -1.0
 
 
 def _hesitant(peer: Peer) -> None:
@@ -42,14 +43,24 @@ async def _call(client: Upstream, abort: Abort, dice: random.Random, path: bytes
         exchange.abort()
 
 
-async def _call_and_stop(client: Upstream, dice: random.Random) -> str:
+async def _usual(client: Upstream, dice: random.Random, at_once: int) -> float:
+    """Seconds that a call takes now beside so many others, if nobody stops it: the slowest's."""
+    start = time.monotonic()
+    await asyncio.gather(*[_call(client, Abort(), dice, b"/calm%d") for _ in range(at_once)])
+    return time.monotonic() - start
+
+
+async def _call_and_stop(client: Upstream, dice: random.Random, usual: float) -> str:
+    """Stopped at once, early, at any time within what is ``usual``, or too late: when it has ended."""
     abort = Abort()
     waiting = asyncio.ensure_future(_call(client, abort, dice))
-    after, how = dice.choice([0.0, 0.002, 0.02, 0.2]) * dice.random(), dice.choice(["abort", "cancel", "both"])
+    part, how = dice.choice([0.0, 0.1, 1.0, LATER]), dice.choice(["abort", "cancel", "both"])
     for _ in range(dice.randrange(4)):
         await asyncio.sleep(0)
-    if after:
-        await asyncio.sleep(after)
+    if part == LATER:
+        await asyncio.wait({waiting})
+    elif part:
+        await asyncio.sleep(part * dice.random() * usual)
     if how != "cancel":
         abort.fire("client_gone")
     if how != "abort":
@@ -66,10 +77,11 @@ async def _call_and_stop(client: Upstream, dice: random.Random) -> str:
 async def _stop_many(client: Upstream, count: int, at_once: int) -> dict[str, int]:
     dice = random.Random(SEED)
     ends: dict[str, int] = {}
+    usual = await _usual(client, dice, at_once)
 
     async def worker() -> None:
         for _ in range(count // at_once):
-            end = await asyncio.wait_for(_call_and_stop(client, dice), PATIENCE)
+            end = await asyncio.wait_for(_call_and_stop(client, dice, usual), 2 * PATIENCE)
             ends[end] = ends.get(end, 0) + 1
 
     await asyncio.gather(*[worker() for _ in range(at_once)])
@@ -89,7 +101,7 @@ def _open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
 
 
-SLOW = [pytest.mark.slow, pytest.mark.timeout(300)]
+SLOW = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=SLOW)])
@@ -99,9 +111,7 @@ async def test_c10_random_stops_leave_nothing(upstream: MakeUpstream, engine: st
     with Evil(_hesitant) as server:
         client = upstream(server.origin, max_connections=20)
         ends = await _stop_many(client, count // 4 if engine == "httpx" and count < 10_000 else count, 40)
-        assert ends["aborted"] > 100
-        assert ends["cancelled"] > 100
-        assert ends["answered"] > 5
+        assert {"aborted", "cancelled", "answered"} <= set(ends)
         dice = random.Random(SEED)
         for _ in range(10):
             await asyncio.gather(*[_call(client, Abort(), dice, b"/calm%d") for _ in range(20)])
@@ -117,7 +127,8 @@ async def test_c10_random_stops_over_tls_leave_nothing(
     files = _open_files()
     with Evil(_hesitant, tls=certificates.server("good"), host="localhost") as server:
         client = upstream(server.origin, tls=certificates.client(), max_connections=10)
-        await _stop_many(client, count, 20)
+        ends = await _stop_many(client, count, 20)
+        assert {"aborted", "cancelled", "answered"} <= set(ends)
         for number in range(20):
             await _call(client, Abort(), random.Random(number), b"/calm%d")
         await _expect_nothing_left(client, [server])

@@ -8,7 +8,7 @@ import pytest
 
 from perpetuo.adapters.providers.transport.wire import UpstreamRequest
 from perpetuo.domain.model.upstream import Abort, Fault, UpstreamFailure
-from tests.evil import OK, Blackhole, Evil, Peer, answering, silent_after
+from tests.evil import OK, Blackhole, Evil, Nobody, Peer, answering, silent_after
 from tests.integration.transport.conftest import (
     HEAD,
     LATE,
@@ -22,17 +22,17 @@ from tests.integration.transport.conftest import (
     phases,
     until,
 )
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_nobody_listening_is_not_sent(upstream: MakeUpstream) -> None:
     """Refused, an unknown name: CONNECT, and the request can be tried elsewhere."""
-    with Evil(answering(OK)) as server:
-        refused = server.origin
-    for origin in (refused, "http://no-such-host.invalid"):
-        failure = await failure_of(upstream(origin).open(POST, phases(), Abort()))
-        assert (failure.fault, failure.sent) == (Fault.CONNECT, False)
+    with Nobody() as nobody:
+        for origin in (nobody.origin, "http://no-such-host.invalid"):
+            failure = await failure_of(upstream(origin).open(POST, phases(), Abort()))
+            assert (failure.fault, failure.sent) == (Fault.CONNECT, False)
 
 
 async def test_c8_connecting_takes_as_long_as_it_may(upstream: MakeUpstream, certificates: Certificates) -> None:
@@ -182,7 +182,7 @@ async def test_s4_a_head_that_cannot_be_trusted_is_refused(upstream: MakeUpstrea
     """Status, header, coding or length that can't be represented, or read in two ways: PROTOCOL, sent, closed."""
     with Evil(silent_after(answer)) as server:
         client = upstream(server.origin)
-        failure = await failure_of(client.open(POST, phases(head=2), Abort()))
+        failure = await failure_of(client.open(POST, phases(), Abort()))
         assert (failure.fault, failure.sent) == (Fault.PROTOCOL, True)
         assert client.stats().busy == client.stats().idle == 0
 
@@ -195,7 +195,7 @@ async def test_s4_a_head_that_cannot_be_trusted_is_refused(upstream: MakeUpstrea
 async def test_a_bad_chunk_is_refused(upstream: MakeUpstream, body: bytes) -> None:
     """A chunk that is not as long as it says, or says no length; a trailer that says another."""
     with Evil(silent_after(HEAD + b"transfer-encoding: chunked\r\n\r\n" + body)) as server:
-        failure = await failure_of(call(upstream(server.origin), within=phases(idle=2)))
+        failure = await failure_of(call(upstream(server.origin)))
         assert (failure.fault, failure.sent) == (Fault.PROTOCOL, True)
 
 
@@ -283,6 +283,7 @@ async def test_an_early_answer_is_delivered_and_its_connection_not_used_again(
     upstream: MakeUpstream, engine: str
 ) -> None:
     """413 before the body was sent: that is the answer, and the rest of the body no next request."""
+    heard = threading.Event()
 
     def script(peer: Peer) -> None:
         peer.sock.recv(1000)
@@ -290,13 +291,14 @@ async def test_an_early_answer_is_delivered_and_its_connection_not_used_again(
         if engine == "httpx":
             peer.wait_gone()  # It looks for an answer only when all is sent, so the server has to take it.
         else:
-            peer.pause(0.2)
+            heard.wait(PATIENCE)
 
     with Evil(script) as server:
         client = upstream(server.origin)
         exchange = await client.open(UpstreamRequest(b"POST", b"/", (), b"x" * 20 * MEGABYTE), phases(), Abort())
         assert exchange.status == 413
         assert await exchange.read(10) == b"big"
+        heard.set()
         assert client.stats().busy == 0
         assert engine == "httpx" or client.stats().idle == 0
 

@@ -17,8 +17,9 @@ import pytest
 
 from perpetuo.adapters.providers.transport.wire import Upstream, UpstreamRequest
 from perpetuo.domain.model.upstream import Abort, Fault, UpstreamFailure
-from tests.evil import OK, Blackhole, Evil, Peer, answering
+from tests.evil import OK, Blackhole, Evil, Nobody, Peer, answering
 from tests.integration.transport.conftest import LATE, POST, Certificates, MakeUpstream, phases, until
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("engine", ["httpx"], indirect=True)]
 
@@ -109,7 +110,7 @@ async def test_http2_failures_have_the_same_faults(
     with h2_server(certificates) as server:
         client = upstream(server.origin, http2=True, tls=certificates.client())
         with pytest.raises(UpstreamFailure) as caught:
-            await ask(client, path, {"head": 0.3, "idle": 0.3})
+            await ask(client, path, {"head": 0.3, "idle": 0.3} if fault is Fault.TIMEOUT else {})
         assert (caught.value.fault, caught.value.sent) == (fault, True)
         assert client.stats().busy == client.stats().idle == 0
         assert await ask(client, b"/ok") == b"ab"
@@ -158,7 +159,7 @@ def _tunnel(peer: Peer) -> None:
         return
     host, _, port = request.split(b" ")[1].decode().partition(":")
     try:
-        onward = socket.create_connection((host, int(port)), timeout=2)
+        onward = socket.create_connection((host, int(port)), timeout=PATIENCE)
     except OSError:
         peer.send(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n")
         return
@@ -199,11 +200,10 @@ async def test_calls_go_through_a_proxy_and_its_tunnel_is_used_again(
 async def test_a_proxy_that_fails_means_not_sent(upstream: MakeUpstream, certificates: Certificates) -> None:
     """Refused, wrong password, provider unreachable, silence: CONNECT, so the call may go elsewhere."""
     tls: ssl.SSLContext = certificates.client()
-    with Evil(answering(OK)) as gone:
+    with Nobody() as gone, Evil(_tunnel) as proxy, Blackhole() as hole, Evil(lambda peer: peer.pause(5)) as mute:
         nobody = gone.origin.replace("http://", "https://")
-    with Evil(_tunnel) as proxy, Blackhole() as hole, Evil(lambda peer: peer.pause(5)) as mute:
         for via, origin in (
-            (nobody.replace("https", "http"), "https://localhost:1"),
+            (gone.origin, "https://localhost:1"),
             (proxy_of(proxy, "wrong"), "https://localhost:1"),
             (proxy_of(proxy, "secret"), nobody),
             (hole.origin, "https://localhost:1"),
