@@ -74,7 +74,7 @@ class JournalUpstream(Server):
 
     def answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/control", timeout=1, verify=False).status_code == 200
+            return httpx.get(f"{self.url}/control", timeout=10, verify=False).status_code == 200
         except httpx.HTTPError:
             return False
 

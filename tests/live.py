@@ -38,10 +38,10 @@ def config_text(
     """
     A small configuration: tenants ``acme`` and ``other`` with one key each.
 
-    Redis has a second: on a busy machine the usual 100 ms say nothing about the gateway. What is about them says so.
+    Redis has ten seconds: on a busy machine the usual 100 ms say nothing about the gateway. What is about them says so.
     """
     if "redis:" not in more:
-        more += "\nredis: {timeout: 1s}"
+        more += "\nredis: {timeout: 10s}"
     return f"""
 providers:
 {providers}
@@ -152,7 +152,7 @@ class LiveGateway:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def stop(self, seconds: float = 80.0) -> int:
+    def stop(self, seconds: float = 120.0) -> int:
         """SIGTERM, and the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
@@ -163,7 +163,7 @@ class LiveGateway:
         """SIGKILL to the whole tree."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(60)
+            self.process.wait(PATIENCE)
 
     def close(self) -> None:
         self.kill()

@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 import asyncpg
 import redis
 
-START_SECONDS = 180.0
+START_SECONDS = 120.0
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 T = TypeVar("T")
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -49,16 +49,23 @@ def free_port() -> int:
     A TCP port on loopback that nobody listens on right now.
 
     Not one of those the kernel gives to clients (32768 and up): between our look and the server's start, a
-    connection of another test could get it.
+    connection of another test could get it. Nor one that another process of this run may choose in that time.
     """
+    here, all_of_us = _process_of_the_run()
     while True:
-        port = random.randrange(10_000, 32_000)
+        port = random.randrange(10_000 + here, 32_000, all_of_us)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
         return port
+
+
+def _process_of_the_run() -> tuple[int, int]:
+    """Which of pytest's processes this is (pytest-xdist), and how many there are."""
+    name, number = os.environ.get("PYTEST_XDIST_WORKER", ""), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    return int(name.removeprefix("gw") or "0"), int(number)
 
 
 def _die_with_parent() -> None:
