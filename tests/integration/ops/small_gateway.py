@@ -1,8 +1,9 @@
 """
 A server of ours around a small application: process behaviour can be seen without the whole gateway.
 
-``python -m tests.integration.ops.small_gateway PORT WORKERS`` serves: ``/`` who I am, ``/slow?seconds`` a late answer,
-``/upload`` reads its body, ``/ready`` 200 or, while draining, 503, ``/config`` how often it was told to reload.
+``python -m tests.integration.ops.small_gateway PORT WORKERS`` serves: ``/`` who I am, ``/slow?file`` answers when there
+is such a file, ``/upload?file`` reads its body, ``/ready`` 200 or, while draining, 503, ``/config`` how often it was
+told to reload. A call that is waited for says so: ``file.begun``.
 ``SMALL_BEFORE`` and ``SMALL_AFTER``: seconds that its start takes, before and after it obeys signals.
 """
 
@@ -77,13 +78,21 @@ class SmallGateway:
             case "/ready":
                 return (503 if self.draining else 200), ""
             case "/slow":
-                await asyncio.sleep(float(scope["query_string"]))
+                file = self.begun(scope)
+                while not file.exists():  # noqa: ASYNC110 - who makes it is another process
+                    await asyncio.sleep(0.02)
             case "/upload":
+                self.begun(scope)
                 while (await receive()).get("more_body"):
                     pass
             case "/config":
                 return 200, str(self.reloads)
         return 200, str(os.getpid())
+
+    def begun(self, scope: Any) -> Path:
+        file = Path(scope["query_string"].decode())
+        file.with_suffix(".begun").touch()
+        return file
 
 
 def load(environ: Mapping[str, str]) -> Any:

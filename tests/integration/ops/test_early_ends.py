@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,6 @@ DEMO = config_text(
     models="  - {name: m, targets: [{provider: demo, model: m}], free: true}",
     more="server: {drainDelay: 0s}",
 )
-GONE_SECONDS = 8.0
-"""A nursery that has just begun its imports ends after them; on a busy machine that takes seconds."""
-
 ENDS = (0, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGINT)
 """How it may say that it was told to; by the signal itself, with Python's own traceback, only before our first line."""
 
@@ -44,8 +42,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield run
     for process in started:
-        for pid in session(process.pid):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(process.pid)
         process.wait()
 
 
@@ -62,6 +59,12 @@ def session(leader: int) -> list[int]:
     return found
 
 
+def kill_all(leader: int) -> None:
+    for pid in session(leader):
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, signal.SIGKILL)
+
+
 def all_gone(process: subprocess.Popen[str]) -> bool:
     process.poll()
     return not session(process.pid)
@@ -70,7 +73,7 @@ def all_gone(process: subprocess.Popen[str]) -> bool:
 def small(start: Start, **environ: str) -> subprocess.Popen[str]:
     """A small gateway with two workers, seen as soon as the first of them exists."""
     process = start(*SMALL, str(free_port()), "2", **environ)
-    eventually(lambda: gateway_workers(process.pid), 20, 0.01)
+    eventually(lambda: gateway_workers(process.pid), every=0.01)
     return process
 
 
@@ -79,14 +82,14 @@ def test_o1_a_main_process_killed_during_the_start_takes_its_workers_along(start
     """Whether or not they obey signals by then; they stayed for ever, locked up by a second signal."""
     process = small(start, **{slow: "1"})
     process.kill()
-    eventually(lambda: all_gone(process), GONE_SECONDS)
+    eventually(lambda: all_gone(process))
 
 
 def test_o1_the_whole_group_told_to_end_during_the_start_ends(start: Start, tmp_path: Path) -> None:
     """As systemd does it. The nursery died of it, so the main process thought its workers dead and left them behind."""
     process = small(start, SMALL_AFTER="1")
     os.killpg(process.pid, signal.SIGTERM)
-    eventually(lambda: all_gone(process), GONE_SECONDS)
+    eventually(lambda: all_gone(process))
     assert process.wait() == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
 
@@ -94,14 +97,23 @@ def test_o1_the_whole_group_told_to_end_during_the_start_ends(start: Start, tmp_
 @pytest.mark.parametrize(("command", "seconds"), [("serve", 0.0), ("dev", 0.4)])
 def test_o1_ctrl_c_during_the_start_is_a_quiet_end(start: Start, tmp_path: Path, command: str, seconds: float) -> None:
     """In the imports of the main process, and in those of the nursery: a line at most, and no traceback."""
-    process = start(PERPETUO, command, PORT=str(free_port()), DATABASE_URL="sqlite:///events.db", REDIS_URL="memory://")
-    eventually(lambda: len(session(process.pid)) > 1, 20, 0.01)  # the interpreter has come to our first lines
-    time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGINT)
-    eventually(lambda: all_gone(process), GONE_SECONDS)
-    assert process.wait() in (0, 128 + signal.SIGINT)
-    said = (tmp_path / "log").read_text().split()
-    assert not said or said == ["Interrupted", "before", "it", "had", "started."]
+    log = tmp_path / "log"
+
+    def in_time() -> bool:
+        """False: it had begun to speak before it heard of the end, so that was not during its start."""
+        log.unlink(missing_ok=True)
+        environ = {"PORT": str(free_port()), "DATABASE_URL": "sqlite:///events.db", "REDIS_URL": "memory://"}
+        process = start(PERPETUO, command, **environ)
+        eventually(lambda: len(session(process.pid)) > 1, every=0.01)  # the interpreter has come to our first lines
+        time.sleep(seconds)
+        spoke = bool(log.read_text())
+        os.killpg(process.pid, signal.SIGINT)
+        eventually(lambda: all_gone(process))
+        assert process.wait() in (0, 128 + signal.SIGINT)
+        assert "Traceback" not in log.read_text()
+        return not spoke and log.read_text().split() in ([], ["Interrupted", "before", "it", "had", "started."])
+
+    assert any(in_time() for _ in range(5))
 
 
 @pytest.mark.slow
@@ -122,8 +134,7 @@ def test_o1_nothing_stays_whenever_the_start_is_ended(how: str, redis_url: str, 
             assert how == "kill" or gateway.process.returncode in ENDS, gateway.log()
             assert "Traceback" not in gateway.log() or "perpetuo/entrypoints" not in gateway.log()
         finally:
-            for pid in session(gateway.process.pid):
-                os.kill(pid, signal.SIGKILL)
+            kill_all(gateway.process.pid)
 
 
 def _end(process: subprocess.Popen[bytes], how: str) -> None:
@@ -137,4 +148,4 @@ def _end(process: subprocess.Popen[bytes], how: str) -> None:
             os.killpg(process.pid, signal.SIGTERM)
         case _:
             os.killpg(process.pid, signal.SIGINT)
-    eventually(lambda: process.poll() is not None and not session(process.pid), 15)
+    eventually(lambda: process.poll() is not None and not session(process.pid))

@@ -24,7 +24,7 @@ MAIN = config_text(
     providers="  - {id: demo, kind: demo}",
     models="  - {name: m, targets: [{provider: demo, model: gpt-3.5-turbo}], free: true}",
     limits="{rateLimitMin: 500000, budgetDay: unlimited}",
-    more="redis: {timeout: 1s}\ninclude: ['tenants.d/*.yaml']\n",
+    more="redis: {timeout: 10s}\ninclude: ['tenants.d/*.yaml']\n",
 )
 TEAM = f"tenants: [{{id: team, plan: pro, limits: {{rateLimitMin: 500000}}, apiKeys: [{TEAM_KEY}]}}]\n"
 WRONG = 900_000
@@ -38,6 +38,8 @@ class Written:
 
     path: Path
     text: str
+    key: str
+    """Whose calls go by it."""
     generation: int = 0
     floor: int = 0
     """Every worker goes by this one, or by a newer one."""
@@ -72,7 +74,7 @@ class Traffic:
     def flow(self, key: str, file: Written, *, stream: bool, fresh: bool) -> None:
         """Calls one after another; ``fresh``: each over a connection of its own, so that any worker may get it."""
         limits = httpx.Limits(max_keepalive_connections=0 if fresh else 10)
-        with httpx.Client(timeout=30, limits=limits) as client:
+        with httpx.Client(timeout=60, limits=limits) as client:
             while not self.over.is_set():
                 try:
                     self.call(client, key, file, stream=stream)
@@ -129,19 +131,21 @@ def failures(gateway: LiveGateway) -> float:
     return float(gateway.get("/metrics").text.partition(name)[2].partition("\n")[0] or 0)
 
 
-def break_and_mend(gateway: LiveGateway, file: Written, write: Writing) -> None:
+def break_and_mend(gateway: LiveGateway, traffic: Traffic, file: Written, write: Writing) -> None:
     """A text that is not valid, which both workers see, and then the next one that is, which both take over."""
     before = failures(gateway)
     write(file.path, file.text.replace(str(FIRST), str(WRONG)) + "unheardOf: 1\n")
     eventually(lambda: failures(gateway) >= before + len(WORKERS))
-    rewrite(gateway, file, write)
+    rewrite(gateway, traffic, file, write)
 
 
-def rewrite(gateway: LiveGateway, file: Written, write: Writing) -> None:
+def rewrite(gateway: LiveGateway, traffic: Traffic, file: Written, write: Writing) -> None:
+    """The next text; returns when both workers have taken it over, and a call has met it."""
     told = reloads(gateway)
     write(file.path, file.next())
     eventually(lambda: all(reloads(gateway)[worker] > told[worker] for worker in WORKERS))
     file.floor = file.generation
+    eventually(lambda: (file.key, file.generation) in traffic.met)
 
 
 def test_contract_traffic_does_not_notice_that_files_are_rewritten(redis_url: str, tmp_path: Path) -> None:
@@ -154,18 +158,16 @@ def test_contract_traffic_does_not_notice_that_files_are_rewritten(redis_url: st
     team_path = gateway.directory / "tenants.d" / "team.yaml"
     team_path.parent.mkdir()
     team_path.write_text(TEAM)
-    main, team = Written(gateway.config_path, MAIN), Written(team_path, TEAM)
+    main, team = Written(gateway.config_path, MAIN, KEY), Written(team_path, TEAM, TEAM_KEY)
     with gateway, flowing(gateway, main, team) as traffic:
         pids = gateway.worker_pids()
         for write in (in_place, renamed, in_halves):
             for file, other in ((main, team), (team, main)):
-                break_and_mend(gateway, file, write)
-                rewrite(gateway, other, write)
+                break_and_mend(gateway, traffic, file, write)
+                rewrite(gateway, traffic, other, write)
         assert gateway.worker_pids() == pids
         eventually(lambda: "perpetuo_config_versions 1.0" in gateway.get("/metrics").text)
     assert traffic.wrong == []
-    met = {(key, number) for key in (KEY, TEAM_KEY) for number in range(2, 6)}
-    assert traffic.met >= met, f"{traffic.answers} answers"
 
 
 def test_s6_a_worker_that_missed_a_version_takes_it_over_from_the_others(redis_url: str, tmp_path: Path) -> None:

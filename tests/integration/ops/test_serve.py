@@ -24,7 +24,7 @@ DEMO = config_text(
     providers="  - {id: demo, kind: demo}",
     models="  - {name: m, targets: [{provider: demo, model: m}], price: {inputPerMTok: 1, outputPerMTok: 1}, "
     "maxOutputTokens: 100}",
-    more="server: {drainDelay: 1s}\nredis: {timeout: 1s}",
+    more="server: {drainDelay: 1s}",
 )
 
 
@@ -45,7 +45,7 @@ def refusal(environ: dict[str, str], config: Path) -> str:
         },
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 2, done.stderr
@@ -98,14 +98,14 @@ def test_o2_starts_and_says_what_is_away(tmp_path: Path) -> None:
 
 def test_o1_not_ready_at_once_but_accepting_for_the_drain_delay(redis_url: str, sqlite: str) -> None:
     """A load balancer has time to look away before calls are refused; exit 0."""
-    patient = DEMO.replace("drainDelay: 1s", "drainDelay: 5s")  # longer than a busy machine takes to ask twice
+    patient = DEMO.replace("drainDelay: 1s", "drainDelay: 15s")  # longer than a busy machine takes to ask twice
     with LiveGateway(patient, redis_url=redis_url, database_url=sqlite, workers=2) as gateway:
         gateway.chat()
         assert gateway.process is not None
         gateway.signal(signal.SIGTERM)
-        eventually(lambda: httpx.get(gateway.url + "/health/ready", verify=False).status_code == 503)
+        eventually(lambda: gateway.get("/health/ready").status_code == 503)
         assert gateway.chat().status_code == 200
-        assert gateway.process.wait(PATIENCE) == 0
+        assert gateway.process.wait(15 + PATIENCE) == 0
         with pytest.raises(httpx.ConnectError):
             gateway.chat()
 
@@ -123,7 +123,7 @@ def test_o1_a_stalled_upload_is_cut_and_the_exit_is_0(redis_url: str, sqlite: st
         time.sleep(0.3)
         started = time.monotonic()
         assert gateway.stop() == 0
-        assert time.monotonic() - started < 25  # the drain's would be 58 s
+        assert time.monotonic() - started < 50  # the drain's would be 58 s
 
 
 @pytest.mark.slow
@@ -179,8 +179,7 @@ def test_o5_a_worker_killed_while_the_file_is_broken_comes_back_with_the_one_bef
 
 
 def _wrong_with_the_file(gateway: LiveGateway) -> list[str]:
-    said = httpx.get(gateway.url + "/admin/api/system", headers={"authorization": f"Bearer {ADMIN_KEY}"})
-    problems: list[str] = said.json()["config"]["problems"]
+    problems: list[str] = gateway.get("/admin/api/system", ADMIN_KEY).json()["config"]["problems"]
     return problems
 
 
@@ -278,14 +277,14 @@ def test_the_management_port_has_what_operators_use_and_the_public_one_not(sqlit
     with LiveGateway(DEMO, database_url=sqlite, environ={"MANAGEMENT_PORT": str(port)}) as gateway:
         assert gateway.chat().status_code == 200
         management = f"http://127.0.0.1:{port}"
-        metrics = httpx.get(management + "/metrics")
+        metrics = httpx.get(management + "/metrics", timeout=PATIENCE)
         assert metrics.status_code == 200
         assert 'perpetuo_requests_total{model="m"' in metrics.text
-        assert httpx.get(management + "/health/live").status_code == 200
-        assert httpx.head(management + "/health/live").status_code == 200
-        assert httpx.get(management + "/schema/openapi.json").status_code == 200
+        assert httpx.get(management + "/health/live", timeout=PATIENCE).status_code == 200
+        assert httpx.head(management + "/health/live", timeout=PATIENCE).status_code == 200
+        assert httpx.get(management + "/schema/openapi.json", timeout=PATIENCE).status_code == 200
         for path in ("/metrics", "/admin", "/schema"):
-            assert httpx.get(gateway.url + path).status_code == 404, path
+            assert gateway.get(path).status_code == 404, path
         assert gateway.stop() == 0
 
 
@@ -297,7 +296,7 @@ def test_one_made_up_admin_key_is_good_on_all_workers(redis_url: str, sqlite: st
         lines = [json.loads(line) for line in g.log().splitlines()]
         (key,) = [line["admin_key"] for line in lines if "admin_key" in line]
         for _ in range(8):
-            answer = httpx.get(g.url + "/admin/api/overview", headers={"authorization": f"Bearer {key}"})
+            answer = g.get("/admin/api/overview", key)
             assert answer.status_code == 200
 
 
@@ -305,7 +304,7 @@ def test_healthcheck_and_migrate(redis_url: str, sqlite: str) -> None:
     """The two commands a container runs beside `serve`."""
 
     def process(command: str, **environ: str) -> int:
-        return subprocess.run([PERPETUO, command], env={"PATH": "", **environ}, timeout=90, check=False).returncode
+        return subprocess.run([PERPETUO, command], env={"PATH": "", **environ}, timeout=300, check=False).returncode
 
     assert "before: None" in perpetuo("migrate", DATABASE_URL=sqlite).stdout
     assert "as before" in perpetuo("migrate", DATABASE_URL=sqlite).stdout
@@ -332,7 +331,7 @@ def test_dev_needs_nothing_and_says_what_to_do(tmp_path: Path) -> None:
                 text += line
             command = text[text.index("  curl") : text.index("Dashboard")]
             answer = subprocess.run(
-                ["sh", "-c", command], capture_output=True, text=True, check=True, timeout=90
+                ["sh", "-c", command], capture_output=True, text=True, check=True, timeout=300
             ).stdout
             assert json.loads(answer)["choices"][0]["message"]["content"]
         finally:
