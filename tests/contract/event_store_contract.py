@@ -135,7 +135,7 @@ class EventStoreContract:
         assert await store.by_request_id("acme", one.request_id) == one
 
     @given(at_us=st.integers(0, 4_000_000_000_000_000))
-    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
     async def test_a1_no_microsecond_is_lost(self, store: SqlEventStore, at_us: int) -> None:
         """``occurred_at`` is exact; it never goes through a float."""
         one = event(occurred_at_us=at_us)
@@ -148,7 +148,7 @@ class EventStoreContract:
         arrivals=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), max_size=30),
         cuts=st.lists(st.integers(1, 8), min_size=1, max_size=4),
     )
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     async def test_a2_any_order_and_repetition_gives_the_same_table(
         self, store: SqlEventStore, arrivals: list[tuple[int, int]], cuts: list[int]
     ) -> None:

@@ -10,7 +10,7 @@ from perpetuo.domain.model.events import Event, EventFilter
 from tests.contract.event_store_contract import DAY_US, NOON_US, event, sent
 
 HOUR_US = DAY_US // 24
-NO_TIME, PLENTY = 0.0, 8.0
+NO_TIME, PLENTY = 0.0, 60.0
 AGES = (0, 1, 2, 30, 31, 47, 60)
 """Hours."""
 

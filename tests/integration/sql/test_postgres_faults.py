@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from perpetuo.adapters.sql import Database, SqlEventStore, database, migrate
-from perpetuo.domain.model.events import EventFilter
+from perpetuo.domain.model.events import Event, EventFilter
 from perpetuo.domain.ports import StoreUnavailable
 from tests import servers
 from tests.contract.event_store_contract import event, refusal, sent
@@ -66,10 +66,11 @@ async def test_a3_a_crash_during_writes_loses_nothing_acknowledged(server: serve
     store = SqlEventStore(Database(server.url))
     acknowledged: list[str] = []
     enough = asyncio.Event()
-    calls = [[event() for _ in range(20)] for _ in range(400)]
+    calls: list[list[Event]] = []
 
     async def write_all() -> None:
-        for batch in calls:
+        while True:
+            calls.append(batch := [event() for _ in range(20)])
             await store.write(list(map(sent, batch)))
             acknowledged.extend(one.id for one in batch)
             if len(acknowledged) >= 200:
@@ -81,12 +82,12 @@ async def test_a3_a_crash_during_writes_loses_nothing_acknowledged(server: serve
     with pytest.raises(StoreUnavailable):
         await writing
     await anyio.to_thread.run_sync(server.start)
-    kept = {one.id for one in await store.latest(EventFilter(), limit=10_000)}
+    kept = {one.id for one in await store.latest(EventFilter(), limit=1_000_000)}
     assert kept >= set(acknowledged)
     for batch in calls[:50]:
         await store.write(list(map(sent, batch)))
     sent_twice = {one.id for batch in calls[:50] for one in batch}
-    found = [one.id for one in await store.latest(EventFilter(), limit=10_000)]
+    found = [one.id for one in await store.latest(EventFilter(), limit=1_000_000)]
     assert len(found) == len(set(found)) == len(kept | sent_twice)
     await store.close()
 
@@ -96,11 +97,11 @@ async def test_a3_a_frozen_server_is_unavailable_in_bounded_time(
 ) -> None:
     """Connections stay open and nothing is answered: this side gives up, and recovers when the server thaws."""
     impatient = database.Patience(lock=2, statement=5, total=0.5)
-    monkeypatch.setattr("perpetuo.adapters.sql.store.WRITING", impatient)
     store = SqlEventStore(Database(server.url))
     await store.write([sent(event())])
     server.pause()
     try:
+        monkeypatch.setattr("perpetuo.adapters.sql.store.WRITING", impatient)
         started = time.monotonic()
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match="no answer in time"):
@@ -108,6 +109,7 @@ async def test_a3_a_frozen_server_is_unavailable_in_bounded_time(
         assert time.monotonic() - started < 8  # a statement's own limit would be 5 s, twice
     finally:
         server.resume()
+        monkeypatch.undo()
     await store.write([sent(event())])
     await store.close()
 

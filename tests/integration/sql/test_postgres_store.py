@@ -1,6 +1,7 @@
 """The event store on a real Postgres: the contract, partitions, and what only Postgres can refuse."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
@@ -32,6 +33,15 @@ from tests.contract.search_contract import SearchContract
 from tests.patience import PATIENCE, best_of
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers take their turns; on a busy machine the last one's comes later than a relay would wait."""
+    patient = database.Patience(lock=PATIENCE, statement=PATIENCE, total=2 * PATIENCE)
+    for name in ("store.WRITING", "store.MAINTAINING", "partitions.WRITING", "partitions.MAINTAINING"):
+        monkeypatch.setattr(f"perpetuo.adapters.sql.{name}", patient)
+    monkeypatch.setattr("perpetuo.adapters.sql.rollups.MAINTAINING", patient)
 
 
 class TestPostgresStore(EventStoreContract):
@@ -102,9 +112,13 @@ async def test_a2_what_only_postgres_refuses_is_set_aside(store: SqlEventStore, 
     """Postgres has no NUL and bounded index entries: such rows are kept in ``events_rejected`` with its own words."""
     good = [event() for _ in range(20)]
     poison: Sent = bad()  # type: ignore[operator]
-    started = time.monotonic()
-    assert await store.write([*map(sent, good[:7]), poison, *map(sent, good[7:])]) == 1
-    assert time.monotonic() - started < 5
+
+    async def written() -> float:
+        started = time.monotonic()
+        assert await store.write([*map(sent, good[:7]), poison, *map(sent, good[7:])]) == 1
+        return time.monotonic() - started
+
+    await best_of(5, written, rounds=1)
     assert rows_of(migrated_url, "events") == 20
     ((error, row),) = servers.sql(migrated_url, "select error, row from events_rejected")
     assert len(error) > 10
@@ -146,14 +160,6 @@ async def test_a1_a_time_is_the_one_that_was_sent(store: SqlEventStore, migrated
     assert at == NOON + timedelta(microseconds=123_457)
 
 
-@pytest.fixture
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve writers take their turns; on a busy machine the last one's comes later than a relay would wait."""
-    patient = database.Patience(lock=PATIENCE, statement=PATIENCE, total=2 * PATIENCE)
-    monkeypatch.setattr("perpetuo.adapters.sql.store.WRITING", patient)
-
-
-@pytest.mark.usefixtures("unhurried")
 async def test_a1_workers_writing_the_same_rows_at_once_make_one_row_each(migrated_url: str) -> None:
     """Batches that overlap, in different orders, from four pools: no deadlock, no duplicate."""
     stores = [SqlEventStore(Database(migrated_url)) for _ in range(4)]
@@ -165,7 +171,6 @@ async def test_a1_workers_writing_the_same_rows_at_once_make_one_row_each(migrat
         await each.close()
 
 
-@pytest.mark.usefixtures("unhurried")
 async def test_refusals_from_workers_at_once_add_up(migrated_url: str) -> None:
     """Each adds to the same minutes."""
     stores = [SqlEventStore(Database(migrated_url)) for _ in range(4)]
@@ -295,15 +300,20 @@ async def test_a3_drains_5000_events_a_second(store: SqlEventStore, migrated_url
         for n in range(10_000)
     ]
     await store.write(rows[:500])
-    ends = [time.monotonic()]
-    for n in range(500, len(rows), 500):
-        assert await store.write(rows[n : n + 500]) == 0
-        ends.append(time.monotonic())
-    rate = (len(rows) - 500) / (ends[-1] - ends[0])
-    best = max(2_500 / (later - earlier) for earlier, later in zip(ends, ends[5:], strict=False))
-    print(f"{rate:,.0f} events/s of {len(rows[0].row)} bytes, at best {best:,.0f}/s")
-    assert best > 5_000  # whatever else the machine is doing meanwhile
-    assert len(await store.latest(EventFilter(), limit=20_000)) == len(rows)
+    batches = iter(range(500, len(rows), 500))
+
+    async def written() -> float:
+        started, count = time.monotonic(), 0
+        for n in itertools.islice(batches, 4):
+            assert await store.write(rows[n : n + 500]) == 0
+            count += 500
+        took = time.monotonic() - started
+        print(f"{count / took:,.0f} events/s of {len(rows[0].row)} bytes")
+        return took
+
+    await best_of(2_000 / 5_000, written)
+    rest = [n for n in batches if await store.write(rows[n : n + 500]) == 0]
+    assert len(await store.latest(EventFilter(), limit=20_000)) == len(rows), rest
 
 
 async def test_a_span_that_takes_longer_than_expected_is_given_up(store: SqlEventStore, migrated_url: str) -> None:
@@ -315,11 +325,11 @@ async def test_a_span_that_takes_longer_than_expected_is_given_up(store: SqlEven
 
         async def given_up() -> float:
             started = time.monotonic()
-            answers.append(await store.search(EventFilter(tag="none"), now_us=NOON_US, seconds=0.3))
+            answers.append(await store.search(EventFilter(tag="none"), now_us=NOON_US, seconds=1.0))
             return time.monotonic() - started
 
         answers: list[Found] = []
-        await best_of(1.5, given_up)  # the lock itself would be waited for for 2 s
+        await best_of(1.9, given_up)  # the lock itself would be waited for for 2 s
     finally:
         await connection.close()
     found = answers[-1]
