@@ -4,8 +4,10 @@ import asyncio
 import hashlib
 import html.parser
 import re
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -128,6 +130,14 @@ def unhurried_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a busy machine doesn't reach in its 200 ms is left to the next page; tests about that have less time."""
     for module, name in (("look", "SEARCH_SECONDS"), ("look", "ANSWER_SECONDS"), ("exporting", "SEARCH_SECONDS")):
         monkeypatch.setattr(f"perpetuo.entrypoints.http.admin.events.{module}.{name}", PATIENCE)
+
+
+@pytest.fixture
+def within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test does from here on is of one minute: the worker's clock stands at the beginning of this one."""
+    past_ns = time.time_ns() % 60_000_000_000
+    clock = SimpleNamespace(**vars(time) | {"time_ns": lambda: time.time_ns() - past_ns})
+    monkeypatch.setattr("perpetuo.adapters.system.time", clock)
 
 
 @pytest.fixture(scope="session")

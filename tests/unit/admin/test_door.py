@@ -129,6 +129,7 @@ async def test_s7_an_ipv6_network_counts_as_one_address(desk: Desk) -> None:
     assert [a.status_code for a in answers] == [401] * 5 + [429]
 
 
+@pytest.mark.usefixtures("within_a_minute")
 async def test_s7_wrong_keys_are_kept_by_the_minute(desk: Desk) -> None:
     """With the client's address as the configuration wants it kept, and without the key."""
     for _ in range(3):

@@ -16,7 +16,7 @@ from tests.unit.admin.conftest import ADMIN_KEY, HOSTILE, READ_KEY, Desk, Markup
 
 pytestmark = pytest.mark.anyio
 SECTIONS = {"title", "as-of", "wrong", "activity", "providers", "system", "tenants", "events", "refusals"}
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 class Stream:

@@ -111,6 +111,7 @@ async def test_a_refusal_is_found_by_its_request_id_or_it_is_said_why_not(desk: 
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("within_a_minute")
 async def test_a_request_id_in_vain_says_when_the_call_was_made_and_what_was_refused_then(desk: Desk) -> None:
     """The second refusal of a minute keeps no id, but its id begins with its time."""
     ids = [(await desk.call(model="away-from-here")).headers["x-request-id"] for _ in range(2)]

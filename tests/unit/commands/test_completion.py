@@ -42,7 +42,7 @@ def test_a_list_of_commands_imports_none() -> None:
         "with contextlib.suppress(SystemExit): main(['--help'])\n"
         "print(*(name for name in sys.modules if name.startswith(('perpetuo.', 'httpx', 'sqlalchemy'))))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
     ours = "perpetuo.entrypoints perpetuo.entrypoints.commands perpetuo.entrypoints.commands.group"
     assert done.stdout.splitlines()[-1] == ours
 
@@ -64,7 +64,7 @@ def test_bash_takes_the_script_and_completes_commands() -> None:
         ' COMPREPLY=(); COMP_WORDS=(perpetuo keys ""); COMP_CWORD=2; _perpetuo_completion perpetuo "" keys;'
         ' echo "${COMPREPLY[@]}"'
     )
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.splitlines() == ["completion", "hash new rotate"], done.stderr
 
 

@@ -35,7 +35,7 @@ def promtool(*arguments: str) -> str:
     if shutil.which("promtool") is None:
         text = "no promtool on the PATH (Debian: apt install prometheus)"
         pytest.fail(text) if os.environ.get("CI") == "true" else pytest.skip(text)
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -190,7 +190,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def caught_by(target: Path) -> str | None:
     """The first trace that fails, if one does."""
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/unit"]
-    ended = subprocess.run(command, cwd=target, capture_output=True, text=True, check=False, timeout=140)
+    ended = subprocess.run(command, cwd=target, capture_output=True, text=True, check=False, timeout=280)
     if ended.returncode == 0:
         return None
     found = FAILED.search(ended.stdout)

@@ -19,6 +19,7 @@ from perpetuo.domain.model.events import Event, RefusalNote
 from perpetuo.domain.model.money import Nano
 from perpetuo.domain.policy.breaker import BreakerPhase, BreakerReading, BreakerView, Cause
 from perpetuo.domain.ports import Journal
+from tests.patience import PATIENCE
 
 CANARY = "canary-7f3a prompt text"
 NOON_US = 1_795_435_200_123_000
@@ -308,7 +309,7 @@ class Stuck(io.BytesIO):
 
     def write(self, data: Any) -> int:
         self.reached.set()
-        self.freed.wait(10)
+        self.freed.wait(PATIENCE)
         return super().write(data)
 
 
@@ -318,7 +319,7 @@ def test_a_stuck_reader_blocks_nobody_and_the_loss_is_told(monkeypatch: pytest.M
     stream = Stuck()
     log = Log(Writer(stream), "info", "json", lambda: NOON_US)
     log.line("info", "first", {})
-    assert stream.reached.wait(10)
+    assert stream.reached.wait(PATIENCE)
     for n in range(25):
         log.line("info", "more", {"count": n})
     monkeypatch.setattr(logs, "MOST_WAITING", 1_000)
