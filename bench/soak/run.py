@@ -24,7 +24,7 @@ from tests.live import KEY, OTHER_KEY, LiveGateway, config_text, eventually
 
 ROOT = Path(__file__).parents[2]
 WARM_UP = 1.5
-REST = 60.0
+REST = 120.0
 NEVER = "{minimumCalls: 1000000, consecutiveConnectFailures: 1000000}"
 """Breakers stay closed: the faults are there to be met, by as many calls as possible."""
 
@@ -39,7 +39,7 @@ def config(port: int, patience: float) -> str:
   - {name: m, maxOutputTokens: 100, price: {inputPerMTok: 1, outputPerMTok: 1},
      targets: [{provider: one, model: m}, {provider: two, model: m}]}""",
         limits="{rateLimitMin: 1000000, concurrency: 10000, budgetDay: 100000, budgetMonth: 1000000}",
-        more="idempotency: {ttl: 60s}\nredis: {timeout: 2s}",
+        more="idempotency: {ttl: 60s}\nredis: {timeout: 10s}",
     )
 
 
@@ -55,7 +55,7 @@ def provider(seed: int) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 def soak(
@@ -72,7 +72,7 @@ def soak(
             environ={"LOG_LEVEL": "warning"},
         ) as gateway,
     ):
-        eventually(lambda: len(gateway.worker_pids()) == 2, 20)
+        eventually(lambda: len(gateway.worker_pids()) == 2)
         watch = Watch(gateway.url, gateway.worker_pids(), redis.url)
         with contextlib.closing(watch):
             asyncio.run(traffic(gateway.port, (KEY, OTHER_KEY), clients, WARM_UP, seed + 1, Heard()))
@@ -122,6 +122,6 @@ def _problems(gateway: LiveGateway, watch: Watch) -> list[str]:
 
 
 def _journal(port: int) -> dict[str, int]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/journal", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/journal", timeout=30) as answer:
         counts: dict[str, int] = json.loads(answer.read())
     return counts

@@ -34,24 +34,11 @@ ALIKE = "tbody tr:nth-child(n+7), .api section article:nth-of-type(n+4)"
 """Further rows of a table are made by the same lines of a template: they would take most of the time."""
 
 
-DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-"""After a new size or other colours: in the next frame a page hears of them, and in the one after it shows that."""
-
-
-@contextmanager
-def still(page: Page) -> Iterator[None]:
-    """The overview renews its sections every two seconds: none is taken from somebody who is going through them."""
-    page.evaluate("() => { if (window.listen) stop() }")
-    yield
-    page.evaluate("() => { if (window.listen) listen() }")
-
-
 @contextmanager
 def seen_as(page: Page, look: Look) -> Iterator[Page]:
     """The page under this look, and as it was afterwards."""
     page.emulate_media(color_scheme="dark" if look == "dark" else "light")
     page.set_viewport_size(PHONE if look == "phone" else DESK)
-    page.evaluate(DRAWN)
     try:
         yield page
     finally:
@@ -77,15 +64,14 @@ def check_accessible(page: Page) -> None:
 
     Takes rows that are `ALIKE` out of the page: what needs them comes before.
     """
-    with still(page):
-        page.evaluate("alike => document.querySelectorAll(alike).forEach(one => one.remove())", ALIKE)
-        for look in LOOKS:
-            with seen_as(page, look):
-                found = violations(page, RULES[look])
-                assert not found, "\n".join([f"{page.url}, {look}:", *found])
-                if look == "phone":
-                    too_wide = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
-                    assert too_wide <= 0, f"{page.url} is {too_wide} px wider than a phone"
+    page.evaluate("alike => document.querySelectorAll(alike).forEach(one => one.remove())", ALIKE)
+    for look in LOOKS:
+        with seen_as(page, look):
+            found = violations(page, RULES[look])
+            assert not found, "\n".join([f"{page.url}, {look}:", *found])
+            if look == "phone":
+                too_wide = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+                assert too_wide <= 0, f"{page.url} is {too_wide} px wider than a phone"
 
 
 def shots(page: Page, name: str) -> None:
@@ -101,4 +87,5 @@ def shots(page: Page, name: str) -> None:
         if folder == SHOWN and f"screenshots/{path.name})" not in text:
             continue
         with seen_as(page, look):
+            page.wait_for_timeout(100)  # a chart draws itself anew in the next frame
             page.screenshot(path=path, full_page=folder != SHOWN, animations="disabled")

@@ -4,7 +4,8 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.looking import check_accessible, shots
-from tests.browser.site import Site, eventually
+from tests.browser.site import Site
+from tests.live import eventually
 
 RAISE, ADJUST = "Raise …", "Adjust …"
 TENANT = "/admin/tenants/customer-07"

@@ -26,7 +26,7 @@ def gateway(redis_here: RedisServer, database_here: str) -> Iterator[LiveGateway
 
 
 def browser(gateway: LiveGateway) -> httpx.Client:
-    return httpx.Client(base_url=gateway.url, timeout=20, verify=False)
+    return httpx.Client(base_url=gateway.url, timeout=60, verify=False)
 
 
 def signed_in(gateway: LiveGateway) -> httpx.Client:
@@ -39,8 +39,8 @@ def ask(gateway: LiveGateway, path: str, **order: object) -> httpx.Response:
     """``/admin/api`` over a connection of its own, so that any worker may answer."""
     url = f"{gateway.url}/admin/api/{path}"
     if order:
-        return httpx.post(url, headers=BEARER, json=order, timeout=20, verify=False)
-    return httpx.get(url, headers=BEARER, timeout=20, verify=False)
+        return httpx.post(url, headers=BEARER, json=order, timeout=60, verify=False)
+    return httpx.get(url, headers=BEARER, timeout=60, verify=False)
 
 
 def breaker_states(gateway: LiveGateway) -> set[str]:
@@ -57,7 +57,7 @@ def test_s7_a_session_is_good_at_every_worker(gateway: LiveGateway) -> None:
     cookie = signed_in(gateway).cookies.get("perpetuo_admin", path="/admin")
     statuses = {
         httpx.get(
-            gateway.url + "/admin", headers={"cookie": f"perpetuo_admin={cookie}"}, timeout=20, verify=False
+            gateway.url + "/admin", headers={"cookie": f"perpetuo_admin={cookie}"}, timeout=60, verify=False
         ).status_code
         for _ in range(12)
     }
@@ -74,8 +74,7 @@ def test_the_overview_shows_traffic_of_all_workers(gateway: LiveGateway) -> None
             and len(found["system"]["workers"]["items"]) == 2
             and found["alerts"]
             and found
-        ),
-        30.0,
+        )
     )
     workers = seen["system"]["workers"]
     assert (workers["running"], workers["configured"]) == (2, 2)
@@ -128,7 +127,7 @@ def test_what_was_done_through_one_worker_is_shown_at_once_by_all(gateway: LiveG
 def test_s7_wrong_keys_are_counted_over_all_workers(gateway: LiveGateway) -> None:
     """Five, whichever worker is asked; whoever signs in from here after it has to wait."""
     statuses = [
-        httpx.post(gateway.url + "/admin/login", data={"key": "wrong"}, timeout=20, verify=False).status_code
+        httpx.post(gateway.url + "/admin/login", data={"key": "wrong"}, timeout=60, verify=False).status_code
         for _ in range(8)
     ]
     assert statuses == [401] * 5 + [429] * 3

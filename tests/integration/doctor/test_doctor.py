@@ -73,7 +73,7 @@ def run_alone(tmp_path: Path) -> Run:
         variables = {"PERPETUO_ADMIN_KEY": ADMIN_KEY, "PORT": str(free_port()), **variables}
         command = [str(Path(sys.executable).with_name("perpetuo")), "doctor", *(arguments or ("--json",))]
         done = subprocess.run(
-            command, env=kept | variables, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+            command, env=kept | variables, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
         )
         assert "Traceback" not in done.stderr, done.stderr
         assert SECRET not in done.stdout + done.stderr

@@ -59,8 +59,8 @@ tenants:
   - {{id: held, plan: pro, limits: {{budgetDay: 2}}, apiKeys: ["{KEYS["held"]}"]}}
 retry: {{maxBackoff: 1s, backoff: 10ms}}
 idempotency: {{maxBytes: 2KiB}}
-server: {{requestMaxBytes: 64KiB, bodyTimeout: 1s, drainDelay: 0s}}
-redis: {{timeout: 500ms}}
+server: {{requestMaxBytes: 64KiB, bodyTimeout: 5s, drainDelay: 0s}}
+redis: {{timeout: 5s}}
 """
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://host/cat.png"}}]}]
 
@@ -70,7 +70,7 @@ def in_flight(gateway: LiveGateway, key: str = KEY, headers: dict[str, str] | No
     """A stream that has begun and goes nowhere; its request id."""
     body = {"model": "stall", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50, "stream": True}
     with (
-        httpx.Client(timeout=30, verify=False) as client,
+        httpx.Client(timeout=60, verify=False) as client,
         client.stream(
             "POST",
             gateway.url + "/v1/chat/completions",
@@ -85,7 +85,7 @@ def in_flight(gateway: LiveGateway, key: str = KEY, headers: dict[str, str] | No
 
 
 @contextlib.contextmanager
-def shut(gateway: LiveGateway, redis: RedisServer, seconds: int = 20) -> Iterator[httpx.Response]:
+def shut(gateway: LiveGateway, redis: RedisServer, seconds: int = 100) -> Iterator[httpx.Response]:
     """An operator opens a breaker by hand, and every worker knows within 500 ms: the answer that shows it."""
     with redis.client() as client:
         client.set("perpetuo:cb:shut", "by hand", px=seconds * 1_000)

@@ -26,6 +26,9 @@ from tests.patience import PATIENCE, best
 from tests.servers import RedisServer
 
 PRICE = "price: {inputPerMTok: 100, outputPerMTok: 100}, maxOutputTokens: 100"
+LEASE_SECONDS, OPEN_SECONDS = 15, 10
+"""Both longer than a busy machine takes to look at what is so until their end."""
+LONG = LEASE_SECONDS + PATIENCE
 BROKEN = whole(b'{"error":{"message":"boom"}}', b"500 Oops")
 
 
@@ -34,12 +37,12 @@ def config(origin: str, more: str = "") -> str:
         providers=f"""
   - {{id: demo, kind: demo}}
   - {{id: evil, kind: openai, baseUrl: "{origin}/v1",
-      breaker: {{minimumCalls: 5, openFor: 3s, window: 10s}}}}""",
+      breaker: {{minimumCalls: 5, openFor: {OPEN_SECONDS}s, window: 10s}}}}""",
         models=f"""
   - {{name: m, targets: [{{provider: demo, model: m}}], {PRICE}}}
   - {{name: stall, targets: [{{provider: demo, model: demo-stall}}], {PRICE}}}
   - {{name: evil, targets: [{{provider: evil, model: x}}], {PRICE}}}""",
-        more=f"retry: {{attempts: 1}}\nredis: {{timeout: 2s}}\nidempotency: {{lease: 5s{more}}}",
+        more=f"retry: {{attempts: 1}}\nredis: {{timeout: 10s}}\nidempotency: {{lease: {LEASE_SECONDS}s{more}}}",
     )
 
 
@@ -168,7 +171,7 @@ def again(gateway: LiveGateway, held: Held) -> httpx.Response:
     body = {"model": "stall", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50, "stream": True}
     headers = {"authorization": f"Bearer {KEY}", "x-idempotency-key": held.key}
     with (
-        httpx.Client(timeout=20, verify=False) as client,
+        httpx.Client(timeout=60, verify=False) as client,
         client.stream("POST", gateway.url + "/v1/chat/completions", headers=headers, json=body) as answer,
     ):
         if answer.status_code != 200:
@@ -186,7 +189,9 @@ def test_i7_o5_a_killed_workers_calls_run_again_after_the_lease_and_say_so(
         check(again(gateway, cut[0]), Reason.IDEMPOTENCY_IN_PROGRESS)
         assert gateway.chat(max_tokens=5).status_code == 200
         eventually(lambda: len(gateway.worker_pids()) == 2)
-        answer = eventually(lambda: (a := again(gateway, cut[0])).status_code == 200 and a, every=0.2)
+        answer = eventually(
+            lambda: (a := again(gateway, cut[0])).status_code == 200 and a, LEASE_SECONDS + PATIENCE, 0.2
+        )
         assert time.monotonic() - killed > 1.5
         assert answer.headers["x-perpetuo-idempotency"] == "reexecuted"
         assert not any(held.cut for held in streams if held not in cut)
@@ -200,7 +205,9 @@ def test_i7_with_fail_a_killed_workers_calls_never_run_twice(
     try:
         with holding(gateway, "failed") as streams:
             cut = kill_one(gateway, streams, redis_here)
-            refused = eventually(lambda: (a := again(gateway, cut[0])).status_code == 409 and known(a), every=0.2)
+            refused = eventually(
+                lambda: (a := again(gateway, cut[0])).status_code == 409 and known(a), LEASE_SECONDS + PATIENCE, 0.2
+            )
             check(refused, Reason.IDEMPOTENCY_OUTCOME_UNKNOWN)
             sdk = Counted(gateway)
             with pytest.raises(openai.ConflictError) as raised:
@@ -295,11 +302,12 @@ def test_a_reload_under_load_drops_no_call(gateway: LiveGateway, evil: Evil) -> 
         gateway.config_path.write_text(text)
         gateway.signal(signal.SIGHUP)
         time.sleep(0.3)
+        enough = len(statuses) + 2 * len(threads)  # more than were in flight
+        eventually(lambda enough=enough: len(statuses) >= enough)
     gateway.config_path.write_text(config(evil.origin))
     stop.set()
     for thread in threads:
         thread.join()
-    assert len(statuses) > 20
     assert set(statuses) == {200}
 
 
@@ -326,9 +334,9 @@ def test_c1_c2_a_failing_provider_is_left_alone_by_all_workers_and_heals_after_i
     evil.requests.clear()
     answer = gateway.chat(model="evil", max_tokens=5)
     check(answer, Reason.NO_HEALTHY_UPSTREAM)
-    assert 0 < int(answer.headers["retry-after-ms"]) <= 3_000
+    assert 0 < int(answer.headers["retry-after-ms"]) <= 1_000 * OPEN_SECONDS
     with redis_here.client() as client:
-        assert 0 < client.pttl("perpetuo:cb:evil") <= 3_000
+        assert 0 < client.pttl("perpetuo:cb:evil") <= 1_000 * OPEN_SECONDS
     assert evil.requests == []
     stage.script = saying(whole(GOOD))
     eventually(lambda: set(statuses(gateway, 8)) == {200})
@@ -341,7 +349,7 @@ def test_c4_deleting_the_key_heals_it_everywhere(gateway: LiveGateway, stage: St
         client.set("perpetuo:cb:evil", "by hand", px=600_000)
         eventually(lambda: set(statuses(gateway, 8)) == {503})
         stage.script = saying(whole(GOOD))
-        time.sleep(3.5)
+        time.sleep(OPEN_SECONDS + 0.5)
         assert set(statuses(gateway, 8)) == {503}
 
         def healed() -> float:
@@ -372,13 +380,20 @@ def test_c3_one_probe_in_the_whole_cluster(
     evil.requests.clear()
     with redis_here.client() as client:
         eventually(lambda: not client.exists("perpetuo:cb:evil"))
-    time.sleep(0.3)  # both have seen that
-    with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        asked = [pool.submit(gateway.chat, model="evil", max_tokens=5) for _ in range(12)]
-        eventually(lambda: sum(one.done() for one in asked) == 11)
-        decided.set()
-        seen = [one.result().status_code for one in asked]
-    assert sorted(seen) == [200, *[503] * 11]
+
+    def seen() -> list[int]:
+        """Of twelve calls at once, when all but one have been answered; or all, if no worker knows yet that it may."""
+        with concurrent.futures.ThreadPoolExecutor(12) as pool:
+            asked = [pool.submit(gateway.chat, model="evil", max_tokens=5) for _ in range(12)]
+            try:
+                eventually(lambda: sum(one.done() for one in asked) >= 11)
+                eventually(lambda: all(one.done() for one in asked) or evil.requests)
+            finally:
+                decided.set()
+            return sorted(one.result().status_code for one in asked)
+
+    statuses = eventually(lambda: found if set(found := seen()) != {503} else decided.clear())
+    assert statuses == [200, *[503] * 11]
     assert len(evil.requests) == 1
     stage.script = saying(whole(GOOD))
     eventually(lambda: set(statuses(gateway, 8)) == {200})

@@ -14,6 +14,7 @@ from perpetuo.entrypoints.http.errors import TABLE
 from tests.integration.gateway.contract import ROWS, check
 from tests.integration.gateway.refusing import CONFIG, IMAGE, KEYS, frozen, full, in_flight, shut
 from tests.live import KEY, LiveGateway, eventually
+from tests.patience import PATIENCE
 from tests.servers import RedisServer
 
 
@@ -65,7 +66,9 @@ def in_progress(gateway: LiveGateway, redis: RedisServer) -> httpx.Response:
 
 def bare(method: str, path: str, key: str | None = KEY) -> Provoke:
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    return lambda gateway, redis: httpx.request(method, gateway.url + path, headers=headers, timeout=10, verify=False)
+    return lambda gateway, redis: httpx.request(
+        method, gateway.url + path, headers=headers, timeout=PATIENCE, verify=False
+    )
 
 
 def half_a_body(gateway: LiveGateway, redis: RedisServer) -> httpx.Response:
@@ -77,7 +80,7 @@ def half_a_body(gateway: LiveGateway, redis: RedisServer) -> httpx.Response:
 
 def raw(gateway: LiveGateway, data: bytes) -> httpx.Response:
     """Bytes out, one answer in."""
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE) as sock:
         sock.sendall(data)
         received = b""
         with contextlib.suppress(TimeoutError, ConnectionResetError):
@@ -177,7 +180,7 @@ def test_messages_say_which_limit_what_remains_and_when(gateway: LiveGateway) ->
     assert "0.01 USD" in budget
     assert "starts anew in" in budget
     assert "GET /v1/models" in gateway.chat(model="no-such").json()["error"]["message"]
-    unknown = httpx.post(gateway.url + "/v1/completions", verify=False).json()["error"]["message"]
+    unknown = httpx.post(gateway.url + "/v1/completions", timeout=PATIENCE, verify=False).json()["error"]["message"]
     assert "/v1/chat/completions" in unknown
 
 
@@ -246,7 +249,8 @@ def test_a_call_in_flight_can_be_asked_for(gateway: LiveGateway) -> None:
 def test_head_is_get_without_the_body(gateway: LiveGateway, path: str) -> None:
     """Found: 405. Load balancers and monitors ask with HEAD, which RFC 9110 wants wherever there is GET."""
     headers = {"authorization": f"Bearer {KEY}"}
-    head, get = (httpx.request(method, gateway.url + path, headers=headers, verify=False) for method in ("HEAD", "GET"))
+    with httpx.Client(base_url=gateway.url, headers=headers, timeout=PATIENCE, verify=False) as client:
+        head, get = client.head(path), client.get(path)
     assert (head.status_code, head.content) == (get.status_code, b"")
     assert head.headers["content-type"] == get.headers["content-type"]
     assert head.headers["content-length"] == get.headers["content-length"]
@@ -267,5 +271,5 @@ def test_what_else_stands_around_a_call_does_not_matter(gateway: LiveGateway, ki
     """Content types, a slash at the end, a query: the body is the call."""
     body = b'{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}'
     headers = {"authorization": f"bearer {KEY}", "content-type": kind, "accept": "text/event-stream"}
-    answer = httpx.post(gateway.url + path, content=body, headers=headers, verify=False, follow_redirects=False)
+    answer = httpx.post(gateway.url + path, content=body, headers=headers, timeout=PATIENCE, verify=False)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")

@@ -22,7 +22,7 @@ CONFIG = config_text(
   - {name: m, targets: [{provider: demo, model: m}], maxOutputTokens: 100, price: {inputPerMTok: 1, outputPerMTok: 1}}
   - {name: "*", targets: [{provider: demo, model: "*"}]}""",
     limits="{budgetDay: unlimited}",
-    more="server: {trustedProxies: [127.0.0.1/32]}\nredis: {timeout: 2s}",
+    more="server: {trustedProxies: [127.0.0.1/32]}\nredis: {timeout: 10s}",
 ).replace("id: other\n    plan: pro", "id: other\n    plan: pro\n    limits: {budgetDay: 1000}")
 SETTINGS = f"""
 [checks.not_a_server_error]
@@ -94,7 +94,9 @@ def test_s3_every_kind_of_value_at_every_member_is_200_or_4xx(
 ) -> None:
     """What parses has to get through the rest as well: prices, bounds, the provider's dialect; or every so many."""
     good = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "input": "hi", "max_tokens": 3}
-    with httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {key}"}, verify=False) as client:
+    with httpx.Client(
+        base_url=gateway.url, headers={"authorization": f"Bearer {key}"}, timeout=60, verify=False
+    ) as client:
         for number, member in enumerate(MEMBERS):
             whole = member in good and key == KEY
             for value in VALUES if whole else VALUES[number % every :: every]:

@@ -43,11 +43,11 @@ ENDINGS: dict[str, tuple[Script, dict[str, Any], int | None]] = {
     "reset": (resetting, {}, 502),
     "cut short": (saying(whole(GOOD)[:-9]), {}, 502),
     "a stream cut short": (saying(chunked(EVENT, end=False)), {"stream": True}, 200),
-    "a stream that falls silent": (silent_after(chunked(EVENT, end=False)), {"stream": True}, 200),
-    "silent": (silent_after(b""), {}, 504),
+    "a stream that falls silent": (silent_after(chunked(EVENT, end=False)), {"stream": True, "model": "gaps"}, 200),
+    "silent": (silent_after(b""), {"model": "hurried"}, 504),
     "no HTTP": (saying(b"hello\r\n\r\n"), {}, 502),
     "left": (silent_after(b""), {"leaves": 0.02}, None),
-    "a stream that is left": (silent_after(chunked(EVENT, end=False)), {"stream": True, "leaves": 0.1}, 200),
+    "a stream that is left": (silent_after(chunked(EVENT, end=False)), {"stream": True, "leaves": None}, 200),
     "no such model": (saying(b""), {"model": "none"}, 404),
     "nobody listening": (saying(b""), {"model": "nobody"}, 502),
     "no JSON": (saying(b""), {"body": b"{"}, 400),
@@ -61,17 +61,23 @@ class Worker:
         self.container = container
         self.app = public_app(container, call_path(container), management=False)
 
-    async def call(self, *, leaves: float | None = None, body: bytes | None = None, **members: Any) -> int | None:
-        """One call; its status, or none when nothing was said to a client that had left."""
+    async def call(self, *, leaves: float | None = 0, body: bytes | None = None, **members: Any) -> int | None:
+        """
+        One call; its status, or none when nothing was said to a client that had left.
+
+        ``leaves``: after so many seconds; none: when the first piece of an answer has come; 0: it stays.
+        """
         asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 9, **members}
         inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         inbox.put_nowait({"type": "http.request", "body": body or json.dumps(asked).encode(), "more_body": False})
-        if leaves is not None:
+        if leaves:
             asyncio.get_running_loop().call_later(leaves, inbox.put_nowait, {"type": "http.disconnect"})
         said: list[dict[str, Any]] = []
 
         async def send(message: dict[str, Any]) -> None:
             said.append(message)
+            if leaves is None and message.get("body"):
+                inbox.put_nowait({"type": "http.disconnect"})
 
         headers = [(b"host", b"x"), (b"authorization", b"Bearer " + KEY.encode())]
         scope = {
@@ -102,16 +108,21 @@ def stage() -> Stage:
 def settings(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a worker whose model ``m`` is at the stage, and ``nobody`` where nobody listens."""
     directory = tmp_path_factory.mktemp("garbage")
-    times = "timeouts: {connect: 1s, firstToken: 100ms, idle: 100ms, total: 200ms}"
+    patient = "timeouts: {connect: 10s, firstToken: 20s, idle: 20s, total: 60s}"
+    hurried, gaps = patient.replace("firstToken: 20s", "firstToken: 100ms"), patient.replace("idle: 20s", "idle: 100ms")
     never = "breaker: {minimumCalls: 1000000, consecutiveConnectFailures: 1000000}"
     model = "maxOutputTokens: 99, price: {inputPerMTok: 1, outputPerMTok: 1}"
     with Evil(stage) as provider:
         config = config_text(
             providers=f"""
-  - {{id: up, kind: openai, baseUrl: "{provider.origin}/v1", {times}, {never}}}
+  - {{id: up, kind: openai, baseUrl: "{provider.origin}/v1", {patient}, {never}}}
+  - {{id: hurried, kind: openai, baseUrl: "{provider.origin}/v1", {hurried}, {never}}}
+  - {{id: gaps, kind: openai, baseUrl: "{provider.origin}/v1", {gaps}, {never}}}
   - {{id: away, kind: openai, baseUrl: "http://127.0.0.1:9", {never}}}""",
             models=f"""
   - {{name: m, targets: [{{provider: up, model: m}}], {model}}}
+  - {{name: hurried, targets: [{{provider: hurried, model: m}}], {model}, timeouts: {{total: 200ms}}}}
+  - {{name: gaps, targets: [{{provider: gaps, model: m}}], {model}}}
   - {{name: nobody, targets: [{{provider: away, model: m}}], {model}}}""",
             more="retry: {backoff: 1ms}",
         )

@@ -24,7 +24,7 @@ COST = 5_000_000
 """Nano-USD of `GOOD`: 3 tokens in, 2 out."""
 
 
-def config(origin: str, timeout: str = "1s") -> str:
+def config(origin: str, timeout: str = "5s") -> str:
     return config_text(
         providers=f'  - {{id: demo, kind: demo}}\n  - {{id: evil, kind: openai, baseUrl: "{origin}/v1"}}',
         models=f"""
@@ -133,12 +133,16 @@ def test_r5_redis_away_is_503_quickly_then_at_once_and_back_within_two_seconds(
     """Nothing is sent; live and ready say what they should; figures have room for a busy machine."""
     redis_here.kill()
     check(gateway.chat(max_tokens=2), Reason.STORE_UNAVAILABLE)
-    times = []
-    for _ in range(20):
-        began = time.monotonic()
-        assert gateway.chat(max_tokens=2).status_code == 503
-        times.append(time.monotonic() - began)
-    assert sorted(times)[10] < 0.05
+
+    def usual() -> float:
+        times = []
+        for _ in range(20):
+            began = time.monotonic()
+            assert gateway.chat(max_tokens=2).status_code == 503
+            times.append(time.monotonic() - began)
+        return statistics.median(times)
+
+    best(0.05, usual)
     assert gateway.get("/health/live").status_code == 200
     ready = gateway.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
@@ -172,20 +176,20 @@ def test_r5_the_first_decision_takes_150_ms_and_the_next_ones_5(
         check(client.post(url, headers=headers, json={**body, "messages": messages}), Reason.STORE_UNAVAILABLE)
         return time.perf_counter() - began
 
-    def outage() -> tuple[float, float]:
+    def outage() -> float:
+        """As a share of what it may take."""
         with httpx.Client(timeout=20, verify=False) as client:
             client.get(gateway.url + "/health/live")
             redis_here.kill() if how == "killed" else redis_here.pause()
             try:
-                return refused(client), statistics.median(refused(client) for _ in range(40))
+                first, usual = refused(client), statistics.median(refused(client) for _ in range(40))
+                print(f"the first after {first:.4f} s, the next ones after {usual:.4f} s")
+                return max(first / (0.150 + 0.050), usual / (0.005 + 0.005))
             finally:
                 redis_here.start() if how == "killed" else redis_here.resume()
                 eventually(lambda: gateway.chat(max_tokens=2).status_code == 200)
 
-    seen = [outage()]
-    while not (seen[-1][0] < 0.150 + 0.050 and seen[-1][1] < 0.005 + 0.005):
-        assert len(seen) < 4, seen
-        seen.append(outage())
+    best(1, outage)
 
 
 def test_r5_redis_killed_in_mid_call_is_no_matter_to_the_client(

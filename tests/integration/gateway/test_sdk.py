@@ -23,6 +23,7 @@ from tests.integration.gateway.contract import ROWS
 from tests.integration.gateway.refusing import CONFIG, KEYS, PRICE, TABLE, Scene, beside, frozen, in_flight, named, shut
 from tests.integration.gateway.sdk import HELLO, AsyncCounted, Counted, SlowUpload
 from tests.live import KEY, LiveGateway, eventually
+from tests.patience import PATIENCE
 from tests.servers import RedisServer
 
 
@@ -170,7 +171,7 @@ def test_a_wait_of_more_than_two_minutes_is_the_applications(gateway: LiveGatewa
 
 def test_a_line_that_is_too_slow_is_told_so(gateway: LiveGateway) -> None:
     """``request_timeout``: 408 that may be retried, and not a broken connection, although the SDK is still sending."""
-    sdk = Counted(gateway, max_retries=0, transport=SlowUpload(2.0))
+    sdk = Counted(gateway, max_retries=0, transport=SlowUpload(15.0))
     with pytest.raises(openai.APIStatusError) as raised:
         sdk.ask()
     assert (raised.value.status_code, raised.value.code) == (408, "request_timeout")
@@ -194,20 +195,20 @@ def test_a_gateway_that_leaves_is_asked_again(config: str, tmp_path: Path) -> No
 def test_i4_an_sdk_that_loses_patience_gets_the_one_answer(gateway: LiveGateway, llmock_here: LLMockServer) -> None:
     """With a key: its time-out, its retry, 409 with a second to wait, and then what the first request had asked for."""
     llmock_here.state.scenarios.add(Delay(3))
-    sdk = Counted(gateway, patient=True, timeout=1.5, max_retries=6)
+    sdk = Counted(gateway, patient=True, timeout=1.5, max_retries=30)
     raw = sdk.chat.completions.with_raw_response.create(model="mock", messages=HELLO, **named("impatient"))
     assert raw.parse().choices[0].message.content
     assert raw.headers["idempotent-replayed"] == "true"
     assert sdk.told[0] is None
     assert set(sdk.told[1:]) <= {"1000", None}  # a busy machine may lose patience again
-    assert len(llmock_here.state.journal.records(wait=2)) == 1
+    assert len(llmock_here.state.journal.records(wait=PATIENCE)) == 1
 
 
 def test_an_sdk_that_loses_patience_without_a_key_asks_the_provider_again(
     gateway: LiveGateway, llmock_here: LLMockServer
 ) -> None:
     """What `docs/clients.md` warns of: three requests, three calls, each cancelled and charged."""
-    llmock_here.state.scenarios.add(Delay(1, times=None))
+    llmock_here.state.scenarios.add(Delay(20, times=None))
     sdk = Counted(gateway, timeout=0.3)
     with pytest.raises(openai.APITimeoutError):
         sdk.ask(model="mock")
@@ -217,7 +218,7 @@ def test_an_sdk_that_loses_patience_without_a_key_asks_the_provider_again(
 
 def test_r5_a_short_absence_of_redis_is_not_seen_through_an_sdk(gateway: LiveGateway, redis_here: RedisServer) -> None:
     """503 ``store_unavailable`` and a second: by then it is back."""
-    sdk = Counted(gateway, patient=True)
+    sdk = Counted(gateway, patient=True, max_retries=20)
     redis_here.pause()
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(sdk.ask)
@@ -232,8 +233,8 @@ def test_r5_a_short_absence_of_redis_is_not_seen_through_an_sdk(gateway: LiveGat
 
 def test_b3_held_money_comes_back_within_an_sdks_patience(gateway: LiveGateway, llmock_here: LLMockServer) -> None:
     """429 ``budget_reserved`` and a second: by then the other call has ended, and cost less than it held."""
-    llmock_here.state.scenarios.add(Delay(2.5))
-    sdk = Counted(gateway, KEYS["held"], patient=True, max_retries=8)
+    llmock_here.state.scenarios.add(Delay(8))
+    sdk = Counted(gateway, KEYS["held"], patient=True, max_retries=40)
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(gateway.chat, KEYS["held"], model="mock", max_tokens=50)
         eventually(lambda: gateway.get("/v1/key", KEYS["held"]).json()["budgets"][0]["held_usd"] != "0")
@@ -269,7 +270,7 @@ def test_c5_a_providers_own_refusal_has_its_class_and_no_retry(
         sdk.ask(model="mock")
     body: Any = raised.value.body
     assert (raised.value.status_code, raised.value.code, body["source"]) == (status, "because", "provider")
-    assert (sdk.sent, len(llmock_here.state.journal.records(wait=2))) == (1, 1)
+    assert (sdk.sent, len(llmock_here.state.journal.records(wait=PATIENCE))) == (1, 1)
 
 
 @pytest.mark.parametrize("fault", ["disconnect", "truncate", "malformed"])
@@ -285,7 +286,7 @@ def test_c7_a_stream_that_breaks_is_an_exception_and_not_an_ending(
     assert type(raised.value) is openai.APIError
     assert raised.value.code == "upstream_error"
     assert chunks
-    assert (sdk.sent, len(llmock_here.state.journal.records(wait=2))) == (1, 1)
+    assert (sdk.sent, len(llmock_here.state.journal.records(wait=PATIENCE))) == (1, 1)
 
 
 # --- the plain way -------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from perpetuo.domain.model.events import Event
 from tests.collector import Collector, Seen
 from tests.evil import Evil, saying
 from tests.live import KEY, LiveGateway, config_text, eventually
+from tests.patience import PATIENCE
 from tests.servers import free_port
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -44,6 +45,12 @@ CANARY = "canary-5d1e of a prompt"
 def collector() -> Iterator[Collector]:
     with Collector() as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _patient_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent at the end has two seconds; on a busy machine that says nothing about whether it is sent."""
+    monkeypatch.setattr(traces_module, "LAST_SECONDS", PATIENCE)
 
 
 @attrs.define
@@ -88,7 +95,7 @@ def export() -> Iterator[Opens]:
 
 def test_calls_go_in_batches_with_the_headers_that_were_asked_for(export: Opens, collector: Collector) -> None:
     """Calls that finish together are one request, of protobuf, to the path of OTLP."""
-    it = export(collector.endpoint, headers={"x-team": "blue"}, delay=2.0)
+    it = export(collector.endpoint, headers={"x-team": "blue"}, delay=5.0)
     for _ in range(20):
         it.traces.finished(EVENT)
     eventually(lambda: len(collector.spans()) == 40)
@@ -347,7 +354,7 @@ def test_a_trace_that_is_not_sampled_stays_at_home(gateway: LiveGateway, shared:
 
 def test_a5_a_refusal_is_counted_and_has_no_span(gateway: LiveGateway, shared: Collector) -> None:
     """A flood of them must not be a flood of spans; no prompt and no key is in any."""
-    refused = httpx.post(gateway.url + "/v1/chat/completions", json={"model": "m"}, headers=PARENT)
+    refused = httpx.post(gateway.url + "/v1/chat/completions", json={"model": "m"}, headers=PARENT, timeout=PATIENCE)
     assert refused.status_code == 401
     unknown = gateway.chat(model="nobody-has-it")
     assert unknown.status_code == 404
@@ -385,9 +392,13 @@ def test_calls_do_not_notice_that_the_collector_is_away(broken: Evil, tmp_path: 
     }
     database = f"sqlite:///{tmp_path}/events.sqlite3"
     with LiveGateway(config(broken.origin), database_url=database, environ=environ) as running:
-        assert {running.chat(max_tokens=5).status_code for _ in range(30)} == {200}
         lost = 'perpetuo_trace_spans_dropped_total{reason="queue_full"} '
-        assert float(running.get("/metrics").text.split(lost)[1].split("\n")[0]) > 0
+
+        def some_lost() -> bool:
+            assert {running.chat(max_tokens=5).status_code for _ in range(10)} == {200}
+            return float(running.get("/metrics").text.split(lost)[1].split("\n")[0]) > 0
+
+        eventually(some_lost)
         assert running.stop() == 0
         assert running.log().count('"traces_away"') == 1
 
@@ -414,7 +425,7 @@ def without_the_extra(directory: Path, **environ: str) -> subprocess.CompletedPr
     variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(directory), "REDIS_URL": "memory://", **environ}
     return subprocess.run(
         [str(Path(sys.executable).with_name("perpetuo")), "serve"],
-        env=variables, cwd=directory, capture_output=True, text=True, timeout=50, check=False,
+        env=variables, cwd=directory, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

@@ -24,8 +24,9 @@ from tests.servers import RedisServer
 CANARY = "sk-provider-canary-0123456789"
 NEVER = "breaker: {minimumCalls: 1000000, consecutiveConnectFailures: 1000000}"
 PATIENT = "timeouts: {connect: 10s, firstToken: 20s, idle: 20s, total: 60s}"
-TIMES = "timeouts: {connect: 2s, firstToken: 800ms, idle: 800ms, total: 4s}"
-"""For tests about them: of ``hurried`` and ``slow``."""
+HURRIED = PATIENT.replace("firstToken: 20s", "firstToken: 800ms")
+GAPS = PATIENT.replace("idle: 20s", "idle: 800ms")
+"""For tests about one of them: the providers ``hurried`` and ``slow``, and ``gaps``."""
 CHUNK_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -74,11 +75,12 @@ def shared(redis_here: RedisServer, database_here: str, llmock_here: LLMockServe
     free = "free: true"
     providers = f"""
   - {{id: mock, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {PATIENT}, {NEVER}}}
-  - {{id: hurried, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {TIMES}, {NEVER}}}
+  - {{id: hurried, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {HURRIED}, {NEVER}}}
+  - {{id: gaps, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {GAPS}, {NEVER}}}
   - {{id: mock-2, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {PATIENT}, {NEVER}}}
   - {{id: mock-3, kind: openai, baseUrl: "{llmock_here.base_url()}", apiKey: {CANARY}, {PATIENT}, {NEVER}}}
   - {{id: evil, kind: openai, baseUrl: "{evil.origin}/v1", apiKey: {CANARY}, {PATIENT}, {NEVER}}}
-  - {{id: slow, kind: openai, baseUrl: "{evil.origin}/v1", apiKey: {CANARY}, {TIMES}, {NEVER}}}
+  - {{id: slow, kind: openai, baseUrl: "{evil.origin}/v1", apiKey: {CANARY}, {HURRIED}, {NEVER}}}
   - {{id: nobody, kind: openai, baseUrl: "http://127.0.0.1:9/v1", {PATIENT}, {NEVER}}}"""
     models = f"""
   - {{name: m, targets: [{{provider: mock, model: gpt-4o}}], {free}}}
@@ -87,6 +89,7 @@ def shared(redis_here: RedisServer, database_here: str, llmock_here: LLMockServe
   - {{name: evil, targets: [{{provider: evil, model: gpt-4o}}], {free}}}
   - {{name: both, {free}, targets: [{{provider: evil, model: gpt-4o}}, {{provider: mock, model: both, priority: 1}}]}}
   - {{name: hurried, targets: [{{provider: hurried, model: gpt-4o}}], {free}}}
+  - {{name: gaps, targets: [{{provider: gaps, model: gpt-4o}}], {free}}}
   - {{name: slow, {free}, targets: [{{provider: slow, model: gpt-4o}}, {{provider: mock, model: both, priority: 1}}]}}
   - {{name: nobody, targets: [{{provider: nobody, model: gpt-4o}}], {free}}}
   - {{name: limited, targets: [{{provider: mock, model: limited}}], {free}}}
@@ -98,7 +101,7 @@ def shared(redis_here: RedisServer, database_here: str, llmock_here: LLMockServe
     config = config_text(
         providers=providers,
         models=models,
-        more="retry: {budget: 1, backoff: 10ms, maxBackoff: 2s}\nredis: {timeout: 500ms}",
+        more="retry: {budget: 1, backoff: 10ms, maxBackoff: 2s}\nredis: {timeout: 10s}",
     )
     with LiveGateway(config, redis_url=redis_here.url, database_url=database_here) as running:
         yield running
@@ -137,7 +140,7 @@ def test_c6_a_5xx_is_retried(gateway: LiveGateway, llmock_here: LLMockServer) ->
     llmock_here.state.scenarios.add(Fail(503))
     answer = gateway.chat(max_tokens=5)
     assert (answer.status_code, answer.headers["x-perpetuo-attempts"]) == (200, "2")
-    assert [r.status for r in llmock_here.state.journal.records(wait=2)] == [503, 200]
+    assert [r.status for r in llmock_here.state.journal.records(wait=PATIENCE)] == [503, 200]
 
 
 def test_c6_a_provider_that_is_down_is_given_up_after_three_attempts(
@@ -147,7 +150,7 @@ def test_c6_a_provider_that_is_down_is_given_up_after_three_attempts(
     llmock_here.state.scenarios.add(Fail(500, times=None))
     answer = gateway.chat(max_tokens=5)
     check(answer, Reason.UPSTREAM_ERROR)
-    assert len(llmock_here.state.journal.records(wait=2)) == 3
+    assert len(llmock_here.state.journal.records(wait=PATIENCE)) == 3
 
 
 def test_c6_a_failing_target_is_left_for_the_next(gateway: LiveGateway, stage: Stage, evil: Evil) -> None:
@@ -173,20 +176,21 @@ def test_c6_retry_after_is_obeyed(gateway: LiveGateway, llmock_here: LLMockServe
     answer = gateway.chat(model="limited", max_tokens=5)
     assert answer.status_code == 200
     assert time.monotonic() - began >= 1.5
-    first, second = llmock_here.state.journal.records(wait=2)
+    first, second = llmock_here.state.journal.records(wait=PATIENCE)
     assert second.started_at - first.ended_at >= 1.49
 
 
 def test_c6_a_long_retry_after_is_the_clients(gateway: LiveGateway, llmock_here: LLMockServer) -> None:
     """429 at once with the provider's wait; while it lasts nobody is asked, and the wait counts down."""
-    llmock_here.state.scenarios.add(Fail(429, retry_after=20))
+    llmock_here.state.scenarios.add(Fail(429, retry_after=100))
+    began = time.monotonic()
     answer = gateway.chat(model="limited-long", max_tokens=5)
     check(answer, Reason.UPSTREAM_RATE_LIMITED)
-    assert 19_000 <= int(answer.headers["retry-after-ms"]) <= 20_000
+    assert 99_000 - 1_000 * (time.monotonic() - began) <= int(answer.headers["retry-after-ms"]) <= 100_000
     again = gateway.chat(model="limited-long", max_tokens=5)
     check(again, Reason.UPSTREAM_RATE_LIMITED)
     assert int(again.headers["retry-after-ms"]) < int(answer.headers["retry-after-ms"])
-    assert len(llmock_here.state.journal.records(wait=2)) == 1
+    assert len(llmock_here.state.journal.records(wait=PATIENCE)) == 1
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
@@ -199,7 +203,7 @@ def test_c9_the_providers_refusal_is_passed_on_with_its_source(
     error = answer.json()["error"]
     assert (answer.status_code, error["message"], error["code"]) == (status, "not like this", "odd_request")
     assert (error["source"], answer.headers["x-should-retry"]) == ("provider", "false")
-    assert len(llmock_here.state.journal.records(wait=2)) == 1
+    assert len(llmock_here.state.journal.records(wait=PATIENCE)) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -230,11 +234,11 @@ def test_c9_a_too_long_input_goes_to_the_larger_context(gateway: LiveGateway, ll
 
 def test_c8_a_silent_provider_is_504_in_time(gateway: LiveGateway, llmock_here: LLMockServer) -> None:
     """At the end of the call's own limit, and not asked again."""
-    llmock_here.state.scenarios.add(Delay(8))
+    llmock_here.state.scenarios.add(Delay(18))
     began = time.monotonic()
     answer = gateway.chat(max_tokens=5, headers={"x-request-timeout-ms": "700"})
     check(answer, Reason.UPSTREAM_TIMEOUT)
-    assert 0.6 <= time.monotonic() - began < 6
+    assert 0.6 <= time.monotonic() - began < 15
 
 
 # --- streams -------------------------------------------------------------------------------------
@@ -274,11 +278,11 @@ def test_c7_a_stream_that_breaks_ends_in_an_error_event(
 
 def test_c8_a_gap_in_a_stream_ends_it_in_time(gateway: LiveGateway, llmock_here: LLMockServer) -> None:
     """``idle`` after the last byte: an error event that says timeout."""
-    llmock_here.state.scenarios.add(StreamFault("stall", after_chunks=2, stall_seconds=8))
+    llmock_here.state.scenarios.add(StreamFault("stall", after_chunks=2, stall_seconds=18))
     began = time.monotonic()
-    _, text = stream(gateway, "hurried")
+    _, text = stream(gateway, "gaps")
     broken(text, "upstream_timeout")
-    assert 0.7 <= time.monotonic() - began < 6
+    assert 0.7 <= time.monotonic() - began < 15
 
 
 def test_c8_a_slow_first_token_goes_to_the_next_target(
@@ -293,7 +297,7 @@ def test_c8_a_slow_first_token_goes_to_the_next_target(
 
 def test_c8_a_slow_first_token_and_nobody_else_is_504(gateway: LiveGateway, llmock_here: LLMockServer) -> None:
     """A status, not half a stream; asked once."""
-    llmock_here.state.scenarios.add(SlowFirstToken(3, times=None))
+    llmock_here.state.scenarios.add(SlowFirstToken(15, times=None))
     check(gateway.chat(model="hurried", stream=True, max_tokens=50), Reason.UPSTREAM_TIMEOUT)
 
 
@@ -326,18 +330,26 @@ def test_c7_raw_streams_that_break(gateway: LiveGateway, stage: Stage, answer: b
 @pytest.mark.parametrize("how", ["reset", "a bad chunk"])
 def test_c7_a_connection_that_breaks_in_mid_stream(gateway: LiveGateway, stage: Stage, how: str) -> None:
     """After the first event has gone to the client."""
+    shown = threading.Event()
 
     def script(peer: Peer) -> None:
         peer.request()
         peer.send(chunked(EVENT, end=False))
-        peer.pause(0.2)
+        shown.wait(PATIENCE)
         if how == "reset":
             peer.reset()
         else:
             peer.send(b"zz\r\n")
 
     stage.script = script
-    broken(stream(gateway, "evil")[1])
+    body = {"model": "evil", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    url, headers = f"{gateway.url}/v1/chat/completions", {"authorization": f"Bearer {KEY}"}
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=60, verify=False) as answer:
+        text = ""
+        for piece in answer.iter_text():
+            text += piece
+            shown.set()
+    broken(text)
 
 
 def test_a_whole_answer_to_a_stream_is_made_into_one(gateway: LiveGateway, stage: Stage) -> None:

@@ -16,6 +16,7 @@ import pytest
 from tests.evil import Evil, Peer
 from tests.integration.gateway.vectors import BODY, CANARY_ID, INNER, VECTORS, Reading, Vector, after, body
 from tests.live import ADMIN_KEY, LiveGateway, config_text
+from tests.patience import PATIENCE
 
 COMPLETION = (
     b'{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":'
@@ -44,7 +45,7 @@ def gateway(upstream: Evil, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     config = config_text(
         providers=f'  - {{id: up, kind: openai, baseUrl: "{upstream.origin}/v1"}}',
         models="  - {name: m, targets: [{provider: up, model: m}], free: true}",
-        more="server: {requestMaxBytes: 2MiB, bodyTimeout: 1s}",
+        more="server: {requestMaxBytes: 2MiB, bodyTimeout: 5s}",
     )
     database = f"sqlite:///{tmp_path_factory.mktemp('vectors')}/events.sqlite3"
     with LiveGateway(config, database_url=database) as running:
@@ -63,7 +64,7 @@ class Heard:
     closed: bool
 
 
-def ask(gateway: LiveGateway, data: bytes, patience: float = 5.0) -> Heard:
+def ask(gateway: LiveGateway, data: bytes, patience: float = PATIENCE) -> Heard:
     """Write it with the canary behind it, and listen until the canary is answered or the connection ends."""
     received, closed = b"", False
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=patience) as sock:

@@ -5,6 +5,7 @@ What needs to know what reached the provider is in `tests/integration/cluster`.
 """
 
 import concurrent.futures
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from perpetuo.domain.model.errors import Reason
 from tests.integration.gateway.contract import check
 from tests.live import OTHER_KEY, LiveGateway, config_text, eventually
+from tests.patience import ROUNDS, best
 from tests.servers import RedisServer
 
 BUDGETED, COUNTED = "sk-test-budgeted-0123456789", "sk-test-counted-0123456789"
@@ -28,7 +30,7 @@ CONFIG = config_text(
     more=f"""
   - {{id: budgeted, plan: pro, limits: {{budgetDay: 7}}, apiKeys: ["{BUDGETED}"]}}
   - {{id: counted, plan: pro, apiKeys: ["{COUNTED}"]}}
-redis: {{timeout: 500ms}}""",
+redis: {{timeout: 10s}}""",
 )
 Cluster = tuple[LiveGateway, LiveGateway]
 
@@ -56,7 +58,7 @@ def test_b3_exactly_as_many_calls_as_the_budget_holds_reach_the_provider(cluster
     """Twenty at once, each holding a known amount: ⌊m / h⌋ run, the others hear ``budget_reserved``."""
     body = {"model": "stall", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50, "stream": True}
     headers = {"authorization": f"Bearer {BUDGETED}"}
-    with httpx.Client(timeout=20, verify=False, limits=httpx.Limits(max_connections=100)) as client:
+    with httpx.Client(timeout=60, verify=False, limits=httpx.Limits(max_connections=100)) as client:
 
         def begin(i: int) -> httpx.Response:
             url = cluster[i % 2].url + "/v1/chat/completions"
@@ -88,25 +90,26 @@ def test_i1_i2_a_stream_replays_byte_for_byte_under_either_header(cluster: Clust
 def test_o3_metrics_are_summed_over_workers(cluster: Cluster) -> None:
     """Whoever is scraped tells of all workers of its gateway."""
     at_once(20, lambda _: cluster[0].chat(COUNTED, max_tokens=5))
-    text = httpx.get(cluster[0].url + "/metrics", verify=False).text
-    assert 'perpetuo_requests_total{model="m",provider="demo",status="200",tenant="counted"} 20.0' in text
+    counted = 'perpetuo_requests_total{model="m",provider="demo",status="200",tenant="counted"} 20.0'
     idle = "perpetuo_in_flight_requests 0.0"
-    eventually(lambda: idle in httpx.get(cluster[0].url + "/metrics", verify=False).text)
+    eventually(lambda: all(line in cluster[0].get("/metrics").text for line in (counted, idle)))
 
 
 def test_s6_a_removed_key_stops_working_within_a_second(cluster: Cluster) -> None:
-    """Rewriting the file is enough, on all workers; the new key works. The best of three, as others run here."""
+    """Rewriting the file is enough, on all workers; the new key works."""
     gateway = cluster[1]
-    keys = [COUNTED, *(f"sk-test-replaced-{number}-0123456789" for number in range(3))]
-    seconds: list[float] = []
-    while not seconds or (min(seconds) >= 1 and len(seconds) < 3):
-        old, new = keys[len(seconds)], keys[len(seconds) + 1]
+    pairs = itertools.pairwise([COUNTED, *(f"sk-test-replaced-{number}-0123456789" for number in range(ROUNDS))])
+
+    def refused() -> float:
+        old, new = next(pairs)
         gateway.config_path.write_text(CONFIG.replace(COUNTED, new))
         written = time.monotonic()
-        eventually(lambda old=old: {a.status_code for a in at_once(8, lambda _: gateway.chat(old))} == {401}, every=0)
-        seconds.append(time.monotonic() - written)
-        assert gateway.chat(new, max_tokens=5).status_code == 200
-    assert min(seconds) < 1, seconds
+        eventually(lambda: {a.status_code for a in at_once(8, lambda _: gateway.chat(old))} == {401}, every=0)
+        took = time.monotonic() - written
+        eventually(lambda: gateway.chat(new, max_tokens=5).status_code == 200)
+        return took
+
+    best(1, refused)
 
 
 def test_s2_one_tenants_keys_and_calls_are_not_anothers(cluster: Cluster) -> None:

@@ -13,7 +13,7 @@ from tests.integration.llm.model import MODEL, ModelServer, NoModelError, Row
 from tests.live import KEY, LiveGateway, config_text, eventually
 from tests.servers import RedisServer
 
-WAIT = 50.0
+WAIT = 200.0
 """Seconds an answer may take on a busy machine."""
 UNLIMITED_KEY = "sk-test-unlimited-0123456789"
 

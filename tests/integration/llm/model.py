@@ -48,7 +48,7 @@ class ModelServer:
         self._process.communicate()
 
     def slots(self) -> list[dict[str, Any]]:
-        slots: list[dict[str, Any]] = httpx.get(f"{self.url}/slots", timeout=30).json()
+        slots: list[dict[str, Any]] = httpx.get(f"{self.url}/slots", timeout=60).json()
         return slots
 
     def busy(self) -> int:

@@ -87,7 +87,7 @@ def test_b9_a_stream_left_in_the_middle_is_charged_for_what_it_said(
     client: OpenAI, recorded: Callable[[str], Row]
 ) -> None:
     """Leaving is not free: what was streamed is counted in bytes, and marked as an estimate."""
-    stream = client.chat.completions.create(**STORY, max_tokens=500, stream=True)
+    stream = client.chat.completions.create(**STORY, max_tokens=1_000, stream=True)
     said = ""
     for chunk in stream:
         said += chunk.choices[0].delta.content or ""
@@ -115,7 +115,7 @@ def test_b4_no_hold_is_left_and_none_was_exceeded(client: OpenAI, gateway: LiveG
         return client.get("/key", cast_to=httpx.Response).json()["budgets"]
 
     eventually(lambda: all(float(budget["held_usd"]) == 0 for budget in standing()))
-    exceeded = [line for line in httpx.get(f"{gateway.url}/metrics").text.splitlines() if "hold_exceeded_total" in line]
+    exceeded = [line for line in gateway.get("/metrics").text.splitlines() if "hold_exceeded_total" in line]
     values = [line.split()[-1] for line in exceeded if not line.startswith("#")]
     assert values, exceeded
     assert all(float(value) == 0 for value in values)
@@ -158,7 +158,7 @@ def test_i8_a_keyed_stream_that_lost_its_client_is_finished_and_replayed(client:
     stream = client.chat.completions.create(**asked)
     seen = next(text for chunk in stream if (text := chunk.choices[0].delta.content))
     stream.close()
-    patient = client.with_options(max_retries=30)  # a second each, as told by the 409
+    patient = client.with_options(max_retries=100)  # a second each, as told by the 409
     replayed = list(patient.chat.completions.create(**asked))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in replayed)
     assert text.startswith(seen)

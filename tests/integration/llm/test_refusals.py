@@ -104,7 +104,7 @@ def test_an_unfinished_call_times_out_in_the_sdks_own_words(client: OpenAI, mode
     """A client's own time limit: `APITimeoutError`."""
     hurried = client.with_options(timeout=0.05)
     with pytest.raises(openai.APITimeoutError):
-        hurried.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=60, extra_body={"ignore_eos": True})
+        hurried.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=1_000, extra_body={"ignore_eos": True})
     eventually(lambda: not model.busy())
 
 
