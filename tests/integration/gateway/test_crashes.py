@@ -392,8 +392,8 @@ def test_c3_one_probe_in_the_whole_cluster(
                 decided.set()
             return sorted(one.result().status_code for one in asked)
 
-    statuses = eventually(lambda: found if set(found := seen()) != {503} else decided.clear())
-    assert statuses == [200, *[503] * 11]
+    answers = eventually(lambda: found if set(found := seen()) != {503} else decided.clear())
+    assert answers == [200, *[503] * 11]
     assert len(evil.requests) == 1
     stage.script = saying(whole(GOOD))
     eventually(lambda: set(statuses(gateway, 8)) == {200})

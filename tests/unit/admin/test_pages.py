@@ -58,7 +58,7 @@ async def test_the_overview_says_at_once_what_is_wrong(desk: Desk) -> None:
     assert alert < page.index("<h2>Providers</h2>")
     paid = next(p for p in (await desk.api("providers"))["items"] if p["id"] == "paid")
     assert paid["breaker"]["state"] == "open"
-    assert 590 <= paid["breaker"]["seconds_left"] <= 600
+    assert 300 <= paid["breaker"]["seconds_left"] <= 600
     assert paid["breaker"]["cause"] == "operator"
 
 

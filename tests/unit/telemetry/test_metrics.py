@@ -202,7 +202,7 @@ def test_o3_a_killed_worker_loses_nothing_and_its_slot_is_free(tmp_path: Path) -
     ready = context.Event()
     worker = context.Process(target=_count_and_wait, args=(str(tmp_path), ready))
     worker.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     second = Cells.claim(tmp_path)
     assert (tmp_path / "1.values").exists()
     os.kill(worker.pid or 0, signal.SIGKILL)
