@@ -148,7 +148,9 @@ class _Upstream:
         return work
 
     def end(self, work: _Work) -> None:
-        self.working.pop(work.number)
+        """Once, however often it is said."""
+        if self.working.pop(work.number, None) is None:
+            return
         entry = Entry(
             call=work.call, number=work.number, model=work.ask.model, started=work.started, ended=time.time(),
             status=work.status, stream=work.ask.stream, outcome=work.outcome, input_tokens=work.input_tokens,
@@ -183,6 +185,7 @@ class _Connection(asyncio.Protocol):
         self._upstream = upstream
         self._pending = b""
         self._task: asyncio.Task[None] | None = None
+        self._work: _Work | None = None
         self._transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -191,6 +194,12 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         if self._task is not None:
             self._task.cancel()
+            self._task.add_done_callback(self._left)
+
+    def _left(self, _: object) -> None:
+        """Also if it had not begun: then it could not say so itself."""
+        if self._work is not None:
+            self._upstream.end(self._work)
 
     def data_received(self, data: bytes) -> None:
         self._pending += data
@@ -212,7 +221,7 @@ class _Connection(asyncio.Protocol):
             return self._next()
         body = rest[:length]
         call = headers.get("x-perpetuo-call", "")
-        work = self._upstream.begin(call, _decode(body), headers.get("authorization", ""), length)
+        work = self._work = self._upstream.begin(call, _decode(body), headers.get("authorization", ""), length)
         self._task = asyncio.get_running_loop().create_task(self._serve(work))
         return None
 

@@ -67,7 +67,9 @@ class JournalUpstream(Server):
         return [call for call, of in found if model in (None, of)]
 
     def entries(self, model: str | None = None) -> list[Entry]:
-        """The journal: requests that have ended, in the order of their ends."""
+        """The journal: requests that have ended, in the order of their ends; each that has been answered is there."""
+        if self.running:
+            self.working()  # it does one thing after the other: what it answered before this, it has written down
         lines = self.journal.read_bytes().splitlines() if self.journal.exists() else []
         found = [msgspec.json.decode(line, type=Entry) for line in lines]
         return [entry for entry in found if model in (None, entry.model)]

@@ -97,7 +97,13 @@ def gateway_workers(main: int) -> list[int]:
     family = [main]
     for pid in family:
         family += _children(pid)
-    return sorted(pid for pid in family if _read(f"/proc/{pid}/comm").strip() == "perpetuo-worker")
+    return sorted(pid for pid in family if _is_worker(_read(f"/proc/{pid}/stat")))
+
+
+def _is_worker(stat: str) -> bool:
+    """One that has ended is listed until its parent has looked."""
+    name, _, state = stat.partition("(")[2].rpartition(") ")
+    return name == "perpetuo-worker" and state[:1] not in "ZX"
 
 
 class Server:

@@ -20,7 +20,7 @@ import attrs
 
 from tests.live import KEY
 
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 @attrs.frozen

@@ -19,7 +19,7 @@ import httpx
 from perpetuo.adapters.redis import keys
 from tests.cluster import Cluster, Line, ask_each
 from tests.journal_upstream import Entry, JournalUpstream
-from tests.live import eventually, rows
+from tests.live import ADMIN_KEY, eventually, rows
 from tests.patience import PATIENCE
 from tests.servers import RedisServer
 from tests.swarm import Ask, Reply, swarm
@@ -29,7 +29,11 @@ IN, OUT = 37_000, 113_000
 PRICE = "price: {inputPerMTok: 37, outputPerMTok: 113}"
 ONLY_OUT = "price: {inputPerMTok: 0, outputPerMTok: 113}"
 """With it a call that uses its whole output limit costs exactly what it held."""
-FEATURES = "idempotency: {lease: 5s}\nredis: {timeout: 2s}\nretry: {attempts: 1, backoff: 10ms}"
+FEATURES = "idempotency: {lease: 5m}\nredis: {timeout: 10s}\nretry: {attempts: 1, backoff: 10ms}"
+"""Nothing here ends by itself while a worker starts on a slow machine: tests end leases by hand."""
+LEASE = 5.0
+IN_REAL_TIME = FEATURES.replace("lease: 5m", f"lease: {LEASE:.0f}s")
+"""For tests that wait for a lease's end, in seconds."""
 NEVER = "breaker: {minimumCalls: 1000000, consecutiveConnectFailures: 1000000}"
 Row = Mapping[str, Any]
 
@@ -103,7 +107,6 @@ BEHAVIOURS = {
     "resetting": "end=reset,after=2,tokens=9",
     "silent": "wait=1",
     "drip": "gap=0.02,tokens=9",
-    "slowly": "gap=0.05,tokens=60",
 }
 
 
@@ -127,9 +130,9 @@ def config(
     return f"""
 providers:
   - {{id: up, kind: openai, baseUrl: "{upstream.base_url}", {NEVER}}}
-  - {{id: breaks, kind: openai, baseUrl: "{upstream.base_url}", breaker: {{openFor: 60s}}}}
-  - {{id: herd, kind: openai, baseUrl: "{upstream.base_url}", breaker: {{openFor: 1s}}}}
-  - {{id: nobody, kind: openai, baseUrl: "http://127.0.0.1:9/v1", breaker: {{openFor: 60s}}}}
+  - {{id: breaks, kind: openai, baseUrl: "{upstream.base_url}", breaker: {{openFor: 5m, window: 60s}}}}
+  - {{id: herd, kind: openai, baseUrl: "{upstream.base_url}", breaker: {{openFor: 1s, window: 60s}}}}
+  - {{id: nobody, kind: openai, baseUrl: "http://127.0.0.1:9/v1", breaker: {{openFor: 5m}}}}
 models:
 {models}
 plans:
@@ -262,7 +265,7 @@ class Scene:
         """Half a minute later, for these calls of dead or stopped workers: the reaper may have them."""
         if ended := dict.fromkeys(calls, 1):
             with self.redis.client() as client:
-                client.zadd(keys.holds(keys.prefix_of(tenant)), ended)
+                client.zadd(keys.holds(keys.prefix_of(tenant)), ended, xx=True)  # not those that are settled since
 
     def end_claims(self, tenant: str) -> None:
         """A lease later, for the idempotency keys of a tenant that are claimed."""
@@ -270,6 +273,11 @@ class Scene:
             for name in client.scan_iter(f"perpetuo:{{s*}}:idem:{tenant}:*"):
                 if client.hget(name, "st") == "R":
                     client.hset(name, "lease", 1)
+
+    def breakers(self, lines: Sequence[Line], provider: str) -> set[str]:
+        """How its breaker stands at each worker, which looks again to say so."""
+        found = [line.get(f"/admin/api/providers/{provider}", ADMIN_KEY).json() for line in lines]
+        return {one["breaker"]["state"] for one in found}
 
     def in_flight(self, tenant: str) -> list[str]:
         """Ids of a tenant's calls that are not settled, from their records."""

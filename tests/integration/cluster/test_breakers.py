@@ -24,12 +24,19 @@ def statuses(lines: Sequence[Line], model: str) -> list[int]:
 
 
 def known_after(lines: Sequence[Line], model: str, status: int) -> float:
-    """How long until the slowest worker answers so."""
+    """How long until the slowest worker is asked the call that it answers so."""
     began = time.monotonic()
 
     def first(line: Line) -> float:
-        eventually(lambda: line.chat(KEY, model=model).status_code == status, every=0.02)
-        return time.monotonic() - began
+        asked = began
+
+        def knows() -> bool:
+            nonlocal asked
+            asked = time.monotonic()
+            return line.chat(KEY, model=model).status_code == status
+
+        eventually(knows, every=0.02)
+        return asked - began
 
     return max(ask_each(lines, first))
 
@@ -61,7 +68,7 @@ def test_c1_twenty_failures_over_four_workers_open_it_for_all(scene: Scene) -> N
             sent = len(scene.upstream.entries("breaks"))
             refused = lines[0].chat(KEY, model="breaks")
             assert refused.json()["error"]["code"] == "no_healthy_upstream"
-            assert 0 < int(refused.headers["retry-after-ms"]) <= 60_000
+            assert 0 < int(refused.headers["retry-after-ms"]) <= 300_000
             assert statuses(lines, "breaks") == [503] * 4
             assert len(scene.upstream.entries("breaks")) == sent
             scene.upstream.behave("breaks")
@@ -82,14 +89,14 @@ def test_c1_five_connect_failures_in_a_row_open_it_for_all(scene: Scene) -> None
             with scene.redis.client() as client:
                 assert client.pttl("perpetuo:cb:nobody") > 0
                 client.delete("perpetuo:cb:nobody")
-            time.sleep(1)  # to see that it is closed again by asking would count
+            eventually(lambda: scene.breakers(lines, "nobody") == {"closed"})  # to see it by calls would count
             return took
 
         best(AT_ONCE, opened)
 
 
 def test_c4_deleting_the_key_closes_it_everywhere(scene: Scene) -> None:
-    """It would be open for a minute; 500 ms after ``DEL perpetuo:cb:breaks`` every worker sends again."""
+    """It would be open for five minutes; 500 ms after ``DEL perpetuo:cb:breaks`` every worker sends again."""
     with scene.cluster.lines() as lines:
 
         def closed() -> float:
@@ -128,10 +135,9 @@ def herd(scene: Scene, verdict: str) -> tuple[list[int], int]:
 
 
 def half_open(scene: Scene) -> None:
-    """Until its time is over: the key is gone, and every worker has seen that."""
-    with scene.redis.client() as client:
-        eventually(lambda: not client.exists("perpetuo:cb:herd"))
-    time.sleep(0.3)
+    """Until its time is over, and every worker knows."""
+    with scene.cluster.lines() as lines:
+        eventually(lambda: scene.breakers(lines, "herd") == {"half_open"})
 
 
 def test_c3_a_herd_of_fifty_sends_one_probe(scene: Scene) -> None:

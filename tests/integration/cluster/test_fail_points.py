@@ -7,12 +7,9 @@ from collections.abc import Callable
 import attrs
 import pytest
 
-from tests.integration.cluster.scene import Scene, key_of
+from tests.integration.cluster.scene import IN_REAL_TIME, LEASE, Scene, key_of
 from tests.live import eventually
 from tests.swarm import Ask
-
-LEASE = 5.0
-"""Seconds, as configured for idempotency keys."""
 
 
 @attrs.frozen
@@ -49,14 +46,19 @@ POINTS = (
 UNSETTLED = [point for point in POINTS if not point.settled]
 
 
-def die_at(scene: Scene, point: Point, tenant: str) -> None:
-    """The call is made, its worker (or the relay that has its row) dies of it, and its client asks again at once."""
+def die_at(scene: Scene, point: Point, tenant: str) -> set[str]:
+    """
+    The call is made, its worker (or the relay that has its row) dies of it, and its client asks again at once.
+
+    Returns which of the tenant's calls nobody had settled right after the death; later somebody may have.
+    """
     before = set(scene.cluster.worker_pids())
     scene.upstream.behave("points", "wait=1")
     (reply,) = scene.swarm([point.ask(tenant)])
     if point.name != "before_ack":  # that relay may be at another worker than the call
         assert not reply.complete, (point, reply)
     eventually(lambda: before - set(scene.cluster.worker_pids()))
+    dead = set(scene.in_flight(tenant))
     scene.upstream.behave("points")
     scene.cluster.wait_whole()
     # the new worker may not listen yet
@@ -65,6 +67,7 @@ def die_at(scene: Scene, point: Point, tenant: str) -> None:
         assert (reply.status, reply.headers["x-perpetuo-idempotency"]) == (200, "replayed"), point
     else:
         assert reply.code == "idempotency_in_progress", point
+    return dead
 
 
 def test_a1_b5_i7_killed_at_any_point_of_a_call(scene: Scene) -> None:
@@ -79,14 +82,16 @@ def test_a1_b5_i7_killed_at_any_point_of_a_call(scene: Scene) -> None:
 @pytest.mark.slow
 def test_a1_i7_killed_at_any_point_of_a_call_in_real_time(scene: Scene) -> None:
     """The same, and the keys' leases of five seconds end by themselves."""
-    kill_and_retry(scene, "points-later", lambda: time.sleep(LEASE))
+    scene.configure(features=IN_REAL_TIME)
+    try:
+        kill_and_retry(scene, "points-later", lambda: time.sleep(LEASE))
+    finally:
+        scene.configure()
 
 
 def kill_and_retry(scene: Scene, tenant: str, end_leases: Callable[[], object]) -> None:
     scene.trust_leases()
-    for point in POINTS:
-        die_at(scene, point, tenant)
-    dead = scene.in_flight(tenant)
+    dead = {call for point in POINTS for call in die_at(scene, point, tenant)}
     assert len(dead) == len(UNSETTLED)
     end_leases()
     replies = scene.swarm([point.ask(tenant) for point in UNSETTLED])
@@ -96,7 +101,7 @@ def kill_and_retry(scene: Scene, tenant: str, end_leases: Callable[[], object]) 
     check_rows(scene, tenant, dead)
 
 
-def check_rows(scene: Scene, tenant: str, dead: list[str]) -> None:
+def check_rows(scene: Scene, tenant: str, dead: set[str]) -> None:
     """One row for each call that was admitted: by those killed, and by those who ran again."""
     calls = scene.written(tenant, len(POINTS) + len(UNSETTLED))
     rows_of = {point: [row for row in calls if row["tag"] == point.tag(tenant)] for point in POINTS}

@@ -100,7 +100,7 @@ def test_i7_a_killed_workers_run_is_made_again_after_its_lease_and_says_so(scene
             assert isinstance(lost.exception(PATIENCE), httpx.HTTPError)
             for line in lines[1:]:
                 assert line.chat(key_of("retried"), headers=headers, model="killed").status_code == 409
-        (dead,) = scene.in_flight("retried")
+            (dead,) = scene.in_flight("retried")
         scene.cluster.wait_whole()
         scene.end_claims("retried")
         asks = [Ask(key_of("retried"), {"model": "killed"}, {**headers, "prefer": "wait=30"})] * 50
@@ -119,7 +119,7 @@ def test_i7_with_fail_a_killed_workers_run_is_never_made_again(scene: Scene) -> 
     """``onUnknownOutcome: fail``: after the lease fifty callers get 409 ``idempotency_outcome_unknown``."""
     scene.trust_leases()
     headers = {"x-idempotency-key": "undecided"}
-    scene.configure(features=FEATURES.replace("lease: 5s", "lease: 5s, onUnknownOutcome: fail"))
+    scene.configure(features=FEATURES.replace("lease: 5m", "lease: 5m, onUnknownOutcome: fail"))
     try:
         with scene.cluster.lines() as lines, in_flight(scene, lines[3], "undecided", "killed", **headers) as lost:
             scene.cluster.kill_worker(lines[3].pid)
