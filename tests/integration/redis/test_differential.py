@@ -53,6 +53,7 @@ from tests.contract.ledger_world import (
     settlement,
 )
 from tests.integration.redis.world import RedisWorld
+from tests.patience import PATIENCE
 from tests.servers import RedisServer
 
 BATCH = f"{TENANT}/batch"
@@ -231,7 +232,7 @@ async def events(stream: EventStream) -> Counter[str]:
 
 
 async def play(url: str, history: Sequence[Sequence[Any]]) -> None:
-    world = RedisWorld(await RedisStore.connect(url, timeout=5.0), Clock(MIDNIGHT - MINUTE))
+    world = RedisWorld(await RedisStore.connect(url, timeout=PATIENCE), Clock(MIDNIGHT - MINUTE))
     await world.store.execute(b"FLUSHALL")
     try:
         await world.open_all()

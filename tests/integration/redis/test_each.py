@@ -20,6 +20,7 @@ from perpetuo.domain.model.budgets import PastRaises
 from perpetuo.domain.model.models import BreakerPolicy
 from perpetuo.domain.ports import NeverSent, StoreUnavailable
 from tests.integration.redis.world import RedisWorld
+from tests.patience import PATIENCE
 from tests.servers import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +39,7 @@ async def server(new_redis_server: Callable[[], RedisServer]) -> RedisServer:
 
 @pytest.fixture
 async def store(server: RedisServer) -> AsyncIterator[RedisStore]:
-    made = await RedisStore.connect(server.url, timeout=2.0)
+    made = await RedisStore.connect(server.url, timeout=PATIENCE)
     yield made
     await made.close()
 
@@ -87,7 +88,7 @@ async def test_after_a_restart_scripts_are_told_of_the_new_run(server: RedisServ
     await run_each_in_life(store, TOLD, b"", EACH)
     await anyio.to_thread.run_sync(server.kill)
     await anyio.to_thread.run_sync(server.start)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         while (found := await told_each(store)) is None:  # noqa: ASYNC110 - nobody tells when Redis is back
             await asyncio.sleep(0.01)
     assert store.epoch != before

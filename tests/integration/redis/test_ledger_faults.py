@@ -33,6 +33,7 @@ from tests.contract.ledger_world import (
 )
 from tests.integration.redis.proxy import lossy_proxy, switching_proxy
 from tests.integration.redis.world import RedisWorld
+from tests.patience import PATIENCE
 from tests.servers import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -41,7 +42,7 @@ NewServer = Callable[..., RedisServer]
 
 
 @asynccontextmanager
-async def world_on(url: str, timeout: float = 0.5, clock: Clock | None = None) -> AsyncIterator[RedisWorld]:
+async def world_on(url: str, timeout: float = PATIENCE, clock: Clock | None = None) -> AsyncIterator[RedisWorld]:
     world = RedisWorld(await RedisStore.connect(url, timeout=timeout), clock)
     try:
         yield world
@@ -49,12 +50,12 @@ async def world_on(url: str, timeout: float = 0.5, clock: Clock | None = None) -
         await world.close()
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("silently", [False, True])
 async def test_r5_a_lost_reply_changes_nothing(redis_server: RedisServer, silently: bool) -> None:
     """Admitted, extended and settled once each, though each reply got lost once."""
     limits = (rate(5), at_once(5), day(100))
-    async with lossy_proxy(redis_server.port) as proxy, world_on(proxy.url) as world:
+    timeout = 3.0 if silently else PATIENCE  # it is waited for; the repetition has a third of it
+    async with lossy_proxy(redis_server.port) as proxy, world_on(proxy.url, timeout) as world:
         await world.open_all()
         warm = await hold(world, request("warm", *limits, hold=1, claim=claim("warm")))
         await world.ledger.extend(warm, Nano(0))
@@ -134,7 +135,7 @@ def fill(server: RedisServer) -> None:
 async def test_a3_a_full_redis_admits_nothing_but_ends_every_call(new_redis_server: NewServer) -> None:
     """Out of memory: admission says so, without a trace; renewing, settling, cancelling, reaping, acking go on."""
     server = new_redis_server()
-    async with world_on(server.url, timeout=2.0) as world:
+    async with world_on(server.url) as world:
         await world.open_all()
         limits = (rate(9), at_once(9), day(100))
         one = await hold(world, request("c0", *limits, hold=40, claim=claim()))
@@ -271,7 +272,7 @@ async def test_b7_a_server_that_became_a_replica_is_left(new_redis_server: NewSe
 async def test_a3_the_watch_outlives_a_redis_that_is_full(new_redis_server: NewServer) -> None:
     """It sees that Redis is full, also one without our mark, and when there is room again."""
     server = new_redis_server()
-    async with world_on(server.url, timeout=2.0) as world:
+    async with world_on(server.url) as world:
         watch = Watch(world.store)
         with server.client() as client:
             client.set("ballast", "x" * 3_000_000)
@@ -287,7 +288,7 @@ async def test_a3_the_watch_outlives_a_redis_that_is_full(new_redis_server: NewS
 
 async def test_r1_b3_i5_two_workers_at_once_share_every_limit(redis_server: RedisServer) -> None:
     """100 calls through two stores at once: exactly the limit of each kind gets through, one run per key."""
-    async with world_on(redis_server.url, 5.0) as one, world_on(redis_server.url, 5.0) as two:
+    async with world_on(redis_server.url) as one, world_on(redis_server.url) as two:
         await one.open_all()
 
         async def count(name: str, *limits: object, **options: object) -> int:

@@ -23,6 +23,7 @@ from perpetuo.domain.ports import StoreUnavailable
 from tests.contract.ledger_world import TENANT
 from tests.contract.raises_contract import ELSEWHERE, FAR, ONE, OTHER, RaisesContract, Restart, told
 from tests.integration.redis.world import RedisWorld
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +57,7 @@ async def board(world: RedisWorld, sql: Sql) -> RedisRaises:
 
 @pytest.fixture
 async def other_worker(redis_url: str, board: RedisRaises, sql: Sql) -> AsyncIterator[RedisRaises]:
-    store = await RedisStore.connect(redis_url, timeout=2.0)
+    store = await RedisStore.connect(redis_url, timeout=PATIENCE)
     yield RedisRaises(store, sql.past)
     await store.close()
 

@@ -24,7 +24,7 @@ from perpetuo.domain.model.tenants import ApiKey, Limits, Tenant
 from perpetuo.domain.ports import StoreUnavailable, StreamedEvent, WindowSum
 from tests.contract.ledger_world import KEEPING, NOON, TENANT, Clock, day, hold, month, request, settlement
 from tests.integration.redis.world import RedisWorld
-from tests.patience import best_of
+from tests.patience import PATIENCE, best_of
 from tests.servers import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -113,7 +113,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def stage(redis_url: str, migrated: Path, tmp_path: Path) -> AsyncIterator[Stage]:
     copy = shutil.copy(migrated, tmp_path / "events.db")
-    world = RedisWorld(await RedisStore.connect(redis_url, timeout=5.0))
+    world = RedisWorld(await RedisStore.connect(redis_url, timeout=PATIENCE))
     store = SqlEventStore(Database(f"sqlite:///{copy}"))
     sql, system = Interrupted(store), Turning(world.clock)
     reseeder = Reseeder(world.counters, sql, sql, lambda: SETTINGS, system)  # type: ignore[arg-type]
@@ -190,7 +190,7 @@ async def test_b7_nobody_else_moves_events_while_a_shard_is_sealed(stage: Stage)
     await stage.reseeder.open_closed()
     flying = await hold(stage.world, request("c0", *BOTH, hold=100))
     await stage.world.lose_data()
-    reading = asyncio.create_task(stage.world.stream.read(10, 5.0))
+    reading = asyncio.create_task(stage.world.stream.read(10, PATIENCE))
     await asyncio.sleep(0.1)
     seal = await stage.world.counters.seal(keys.shard_of(TENANT), [])
     assert seal is not None

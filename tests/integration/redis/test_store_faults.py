@@ -14,9 +14,10 @@ from perpetuo.adapters.redis.room import UnfitRedisError
 from perpetuo.adapters.redis.scripts import Script, load
 from perpetuo.adapters.redis.store import LANES, RedisStore, run_in_life
 from perpetuo.domain.ports import NeverSent, StoreUnavailable
+from tests.evil import Nobody
 from tests.integration.redis.proxy import lossy_proxy
-from tests.patience import best_of
-from tests.servers import RedisServer, free_port
+from tests.patience import PATIENCE, best_of
+from tests.servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -113,7 +114,7 @@ async def test_r5_frozen_decides_within_150_ms_then_within_5(new_redis_server: N
 async def test_r5_restarted_between_two_calls_is_not_noticed(new_redis_server: NewServer) -> None:
     """Connections that broke while idle are replaced within the same decision."""
     server = new_redis_server()
-    async with connected(server.url, timeout=2.0) as store:  # not about how long that takes
+    async with connected(server.url, timeout=PATIENCE) as store:  # not about how long that takes
         await anyio.to_thread.run_sync(restart, server)
         assert await store.execute(b"PING") == b"PONG"
 
@@ -121,21 +122,23 @@ async def test_r5_restarted_between_two_calls_is_not_noticed(new_redis_server: N
 @pytest.mark.alone
 async def test_o2_starts_while_redis_is_away() -> None:
     """Connecting to nothing returns at once, with a problem in plain words."""
-    async with connected(f"redis://127.0.0.1:{free_port()}") as store:
-        assert "can't be used" in (store.problem() or "")
-        await best_of(0.005, lambda: refused_after(store))
+    with Nobody() as nobody:
+        async with connected(f"redis://127.0.0.1:{nobody.port}") as store:
+            assert "can't be used" in (store.problem() or "")
+            await best_of(0.005, lambda: refused_after(store))
 
 
-@pytest.mark.alone
 async def test_r5_what_was_never_sent_says_so(new_redis_server: NewServer) -> None:
     """Refused at once, or gone while still waiting for a connection: it surely has not run. Sent: nobody knows."""
-    async with connected(f"redis://127.0.0.1:{free_port()}") as store:
-        with pytest.raises(NeverSent):
-            await store.run(COUNT, [["n"]], [])
+    with Nobody() as nobody:
+        async with connected(f"redis://127.0.0.1:{nobody.port}") as store:
+            with pytest.raises(NeverSent):
+                await store.run(COUNT, [["n"]], [])
     server = new_redis_server()
-    async with connected(server.url) as store:
-        for _ in range(10_000):
-            await asyncio.sleep(0.001 if store.lanes_up < LANES else 0)
+    async with connected(server.url, timeout=4.0) as store:  # all have to be on their way before it is over
+        with anyio.fail_after(PATIENCE):
+            while store.lanes_up < LANES:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
         server.pause()
         sent = [asyncio.create_task(store.execute(b"INCR", "n")) for _ in range(2)]
         await asyncio.sleep(0.01)  # they are on their way, over one lane
@@ -152,7 +155,7 @@ async def test_r5_what_was_never_sent_says_so(new_redis_server: NewServer) -> No
 async def test_r5_a_script_that_was_sent_in_vain_never_claims_it_was_not(new_redis_server: NewServer) -> None:
     """It ran, its reply got lost, and then Redis was gone: "never sent" would leave its hold behind."""
     server = new_redis_server()
-    async with lossy_proxy(server.port) as proxy, connected(proxy.url, timeout=1.0) as store:
+    async with lossy_proxy(server.port) as proxy, connected(proxy.url, timeout=PATIENCE) as store:
         await run_in_life(store, COUNT, b"", [["n"]], [])
         proxy.lose = 100
         with pytest.raises(StoreUnavailable) as failed:
@@ -163,7 +166,7 @@ async def test_r5_a_script_that_was_sent_in_vain_never_claims_it_was_not(new_red
 @pytest.mark.parametrize("silently", [False, True])
 async def test_t4_a_lost_reply_repeats_the_command_once(redis_server: RedisServer, silently: bool) -> None:
     """Cut off or silent: sent a second time, and never a third."""
-    async with lossy_proxy(redis_server.port) as proxy, connected(proxy.url, timeout=1.0) as store:
+    async with lossy_proxy(redis_server.port) as proxy, connected(proxy.url, timeout=3.0) as store:
         assert await store.run(COUNT, [["n"]], []) == 1
         proxy.lose, proxy.silently = 1, silently
         assert await store.run(COUNT, [["n"]], []) == 3
@@ -178,7 +181,7 @@ async def test_t4_a_lost_reply_repeats_the_command_once(redis_server: RedisServe
 
 async def test_scripts_forgotten_by_redis_are_sent_again(redis_server: RedisServer) -> None:
     """SCRIPT FLUSH between two calls changes nothing for the caller."""
-    async with connected(redis_server.url, timeout=1.0) as store:
+    async with connected(redis_server.url, timeout=PATIENCE) as store:
         for expected in (1, 2):
             assert await store.run(COUNT, [["n"]], []) == expected
             await store.execute(b"SCRIPT", b"FLUSH")
@@ -190,7 +193,7 @@ async def test_c10_cancelled_callers_never_disturb_the_connection(redis_server: 
     async def echo(store: RedisStore, number: int) -> None:
         assert await store.execute(b"ECHO", str(number)) == str(number).encode()
 
-    async with connected(redis_server.url, timeout=2.0) as store:
+    async with connected(redis_server.url, timeout=PATIENCE) as store:
         tasks = [asyncio.create_task(echo(store, number)) for number in range(2000)]
         for number, task in enumerate(tasks):
             if number % 3 == 0:
@@ -205,7 +208,7 @@ async def test_c10_cancelled_callers_never_disturb_the_connection(redis_server: 
 
 async def test_calls_of_one_turn_share_a_write(redis_server: RedisServer) -> None:
     """100 commands at once are a handful of reads for the server, not 100."""
-    async with connected(redis_server.url, timeout=2.0) as store:
+    async with connected(redis_server.url, timeout=PATIENCE) as store:
         with redis_server.client() as client:
             before = int(client.info("stats")["total_reads_processed"])
             await asyncio.gather(*(store.execute(b"PING") for _ in range(100)))
@@ -217,7 +220,7 @@ async def test_a_replica_is_not_used(new_redis_server: NewServer) -> None:
     master, replica = new_redis_server(), new_redis_server()
     with replica.client() as client:
         client.replicaof("127.0.0.1", master.port)
-    async with connected(replica.url) as store:
+    async with connected(replica.url, timeout=PATIENCE) as store:
         assert "replica" in (store.problem() or "")
 
 
@@ -225,7 +228,7 @@ async def test_o2_a_redis_that_evicts_stops_the_start_with_the_fix(new_redis_ser
     """Holds must not be thrown away; the text says what to set."""
     server = new_redis_server("--maxmemory-policy", "allkeys-lru")
     with pytest.raises(UnfitRedisError, match="CONFIG SET maxmemory-policy noeviction"):
-        await ConnectedRedis.connect(server.url)
+        await ConnectedRedis.connect(server.url, timeout=PATIENCE)
 
 
 async def test_a_layout_of_another_release_stops_the_start(redis_server: RedisServer) -> None:
@@ -233,7 +236,7 @@ async def test_a_layout_of_another_release_stops_the_start(redis_server: RedisSe
     with redis_server.client() as client:
         client.set("perpetuo:format", "7")
     with pytest.raises(UnfitRedisError, match="layout 7"):
-        await ConnectedRedis.connect(redis_server.url, timeout=1.0)
+        await ConnectedRedis.connect(redis_server.url, timeout=PATIENCE)
 
 
 def test_urls_of_every_kind_are_understood() -> None:

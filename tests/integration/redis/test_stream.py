@@ -29,15 +29,16 @@ async def test_a1_what_a_dead_worker_read_is_taken_over_after_a_second(world: Re
 
     async def taken_over() -> float:
         await settle(world, f"c{next(numbers)}")
+        before = time.monotonic()
         (read,) = await world.stream.read(10, 0)
         begun = time.monotonic()
-        assert await other.read(10, 0) == []
-        (again,) = await other.read(10, PATIENCE)
+        (again,) = await other.read(10, 0) or await other.read(10, PATIENCE)
+        took_over = time.monotonic()
         assert again == read
+        assert took_over - before > 0.99
         await other.ack([again])
         assert await world.stream.backlog() == 0
-        assert time.monotonic() - begun > 0.5
-        return time.monotonic() - begun
+        return took_over - begun
 
     await best_of(3.0, taken_over)
     await other.close()
@@ -49,7 +50,7 @@ async def test_a4_a_waiting_reader_gets_an_event_at_once(world: RedisWorld) -> N
     numbers = itertools.count()
 
     async def arrived() -> float:
-        reading = asyncio.create_task(world.stream.read(10, 5.0))
+        reading = asyncio.create_task(world.stream.read(10, PATIENCE))
         await asyncio.sleep(0.1)
         begun = time.monotonic()
         await settle(world, f"c{next(numbers)}")
@@ -62,7 +63,7 @@ async def test_a4_a_waiting_reader_gets_an_event_at_once(world: RedisWorld) -> N
 
 async def test_a1_groups_that_vanish_are_made_again(world: RedisWorld) -> None:
     """FLUSHALL while a reader waits: it goes on, and finds what is settled afterwards."""
-    reading = asyncio.create_task(world.stream.read(10, 5.0))
+    reading = asyncio.create_task(world.stream.read(10, PATIENCE))
     await asyncio.sleep(0.1)
     await world.store.execute(b"FLUSHALL")
     await settle(world, "c0")
@@ -90,7 +91,7 @@ async def test_a1_a_batch_is_never_larger_than_asked_for(world: RedisWorld) -> N
 async def test_a_reader_leaves_only_with_nothing_pending(redis_server: RedisServer, world: RedisWorld) -> None:
     """Deleting a consumer would lose what it has not acknowledged."""
     for acknowledge, left in ((False, 1), (True, 0)):
-        reader = RedisEventStream(await RedisStore.connect(redis_server.url, timeout=2.0))
+        reader = RedisEventStream(await RedisStore.connect(redis_server.url, timeout=PATIENCE))
         await settle(world, f"c-{acknowledge}")
         batch = await reader.read(10, 0)
         if acknowledge:
@@ -105,9 +106,9 @@ async def test_a_reader_leaves_only_with_nothing_pending(redis_server: RedisServ
 async def test_c10_a_cancelled_read_leaves_a_usable_stream(world: RedisWorld) -> None:
     """A relay that is stopped in the middle of a blocking read can start again."""
     for _ in range(3):
-        reading = asyncio.create_task(world.stream.read(10, 5.0))
+        reading = asyncio.create_task(world.stream.read(10, PATIENCE))
         await asyncio.sleep(0.02)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
     await settle(world, "c0")
-    assert len(await world.stream.read(10, 2.5)) == 1
+    assert len(await world.stream.read(10, PATIENCE)) == 1
