@@ -21,14 +21,15 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog,
 
 from tests.browser.driven import TELLING, Record
 from tests.browser.looking import DESK
-from tests.browser.site import CONFIG, Site, Traffic, warmed_up
+from tests.browser.site import CONFIG, SLOW, Site, Traffic, warmed_up
 from tests.live import LiveGateway
-from tests.patience import PATIENCE
 from tests.stores import own_database, running_redis
 
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--disable-extensions",
+    # one process less for what is drawn, and one for all pages of a context: they are of one site
+    "--in-process-gpu", "--disable-software-rasterizer", "--num-raster-threads=1", "--disable-site-isolation-trials",
 ]  # fmt: skip
 
 
@@ -54,9 +55,9 @@ def browser(site: Site) -> Iterator[Browser]:
         if os.environ.get("CI") == "true":
             pytest.fail(text)
         pytest.skip(f"BROWSER MISSING: {text}")
-    expect.set_options(timeout=PATIENCE * 1_000)
+    expect.set_options(timeout=SLOW * 1_000)
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        running = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=SLOW * 1_000)
         yield running
         running.close()
 
@@ -95,7 +96,7 @@ def _shared_context(browser: Browser, site: Site, record: Record) -> BrowserCont
 
 def _new_context(browser: Browser, site: Site, record: Record, **options: object) -> BrowserContext:
     context = browser.new_context(base_url=site.url, viewport=DESK, **options)  # type: ignore[arg-type]
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(SLOW * 1_000)
     context.expose_binding("tell", lambda _, told: record.hear(told))
     context.add_init_script(TELLING)
     return context

@@ -4,8 +4,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.looking import check_accessible, shots
-from tests.browser.site import Site
-from tests.live import eventually
+from tests.browser.site import Site, eventually
 
 RAISE, ADJUST = "Raise …", "Adjust …"
 TENANT = "/admin/tenants/customer-07"
