@@ -37,13 +37,20 @@ after the other where they stand in one line, and the lines are begun first.
 """
 ORDER = (
     *chain(*TOGETHER),
-    "tests/unit/",
     "tests/integration/ops/",
     "tests/integration/gateway/",
+    "tests/integration/admin/",
     "tests/integration/sql/",
     "tests/integration/",
+    "tests/unit/test_memory_ledger_machine.py",
+    "tests/unit/",
 )
-"""What begins first; within a folder modules of many tests do."""
+"""
+What begins first; within a folder modules of many tests do.
+
+Unit tests come last: they are many and short, so that all processes end at the same time, and tests that are alone find
+nobody to wait for, nor to keep waiting.
+"""
 ALONE = "alone"
 """The scope of all tests that are alone."""
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID")
