@@ -12,8 +12,17 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-PYTHON := $(or $(PYTHON),$(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done))
+# A Python that was built without --enable-optimizations, as pyenv does by default, takes half as much time again for
+# everything (docs/performance.md); a distribution's is not, though it does not say so. Any other is better than none.
+new_enough = import sys; sys.exit(sys.version_info < (3, 11))
+optimised = import sys, sysconfig; sys.exit(sys.version_info < (3, 11) or \
+	"--enable-optimizations" not in (sysconfig.get_config_var("CONFIG_ARGS") or ""))
+# $(call first,names,a program that ends with 0)
+first = for p in $(1); do $$p -c '$(2)' 2>/dev/null && echo $$p && break; done
+PYTHON := $(or $(PYTHON),$(shell \
+	$(call first,python3 python3.13 python3.12 python3.11,$(optimised)) || \
+	$(call first,/usr/bin/python3,import ensurepip; $(new_enough)) || \
+	$(call first,python3 python3.13 python3.12 python3.11,$(new_enough))))
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv)

