@@ -50,8 +50,8 @@ class Watch:
     """Looks at one gateway."""
 
     def __init__(self, url: str, pids: Sequence[int], redis_url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=10)
-        self._redis = redis.Redis.from_url(redis_url, socket_timeout=10)
+        self._client = httpx.Client(base_url=url, timeout=60)
+        self._redis = redis.Redis.from_url(redis_url, socket_timeout=60)
         self.pids = list(pids)
         self.began = time.monotonic()
 

@@ -11,7 +11,7 @@ from tests.servers import PostgresServer, RedisServer
 
 CONFIG = config_text(
     providers="""  - {id: demo, kind: demo}
-  - {id: dead, kind: openai, baseUrl: "http://127.0.0.1:9/v1", apiKey: sk-dead}""",
+  - {id: dead, kind: openai, baseUrl: "http://127.0.0.1:9/v1", apiKey: sk-dead, breaker: {openFor: 600s}}""",
     models="""  - {name: m, targets: [{provider: demo, model: gpt-3.5-turbo}]}
   - {name: dead, free: true, targets: [{provider: dead, model: x}]}""",
     limits="{rateLimitMin: 100, budgetDay: 50, concurrency: 10}",

@@ -60,7 +60,7 @@ async def terminal(desk: Desk) -> AsyncIterator[Terminal]:
         if not isinstance(made.instead, type):
             return made.instead
         asking = desk.another().get(path, headers=headers)
-        got: httpx.Response = asyncio.run_coroutine_threadsafe(asking, loop).result(30)
+        got: httpx.Response = asyncio.run_coroutine_threadsafe(asking, loop).result(300)
         named = [(name, value) for name, value in got.headers.items() if name != "content-length"]
         return Canned(got.status_code, got.content, tuple(named))
 
@@ -224,7 +224,7 @@ async def tailed(
             raise KeyboardInterrupt
         happened = steps.pop(0)()
         if asyncio.iscoroutine(happened):
-            asyncio.run_coroutine_threadsafe(happened, loop).result(30)
+            asyncio.run_coroutine_threadsafe(happened, loop).result(300)
 
     seconds = SimpleNamespace(sleep=pass_a_second, monotonic=lambda: next(clock))
     monkeypatch.setattr("perpetuo.entrypoints.commands.events.time", seconds)
