@@ -19,27 +19,34 @@ from tests.live import LiveGateway, config_text
 from tests.stores import running_redis
 
 PRICE = "price: {inputPerMTok: 1000, outputPerMTok: 1000}, maxOutputTokens: 100"
-TIMES = "timeouts: {connect: 500ms, firstToken: 1s, idle: 1s, total: 2s}"
-PATIENT = "timeouts: {connect: 5s, firstToken: 5s, idle: 5s, total: 5s}"
+TIMES = "timeouts: {connect: 20s, firstToken: 1s, idle: 1s, total: 2s}"
+PATIENT = "timeouts: {connect: 20s, firstToken: 20s, idle: 20s, total: 40s}"
+TIMES_OF = {
+    "black-hole": PATIENT.replace("connect: 20s", "connect: 500ms"),
+    "stalls-in-the-stream": "timeouts: {connect: 10s, firstToken: 10s, idle: 1s, total: 10s}",
+}
+"""Of those that need a time longer than others: to fail in the way that they are there for."""
 FOR_EVER = "timeouts: {connect: 5s, idle: 600s, total: 600s}"
 ALWAYS = "breaker: {minimumCalls: 1000000, consecutiveConnectFailures: 1000000}"
 STORMY = ", breaker: {openFor: 1s}"
 BEHIND = "{provider: demo, model: m, priority: 1}"
 MORE = """
-redis: {timeout: 500ms}
+redis: {timeout: 10s}
 retry: {backoff: 10ms, maxBackoff: 500ms}
 server: {bodyTimeout: 20s, drainDelay: 500ms}"""
 
 
-def provider(name: str, origin: str, more: str, times: str = TIMES) -> str:
+def provider(name: str, origin: str, more: str, times: str) -> str:
     return f'  - {{id: {name}, kind: openai, baseUrl: "{origin}/v1", {times}{more}}}'
 
 
 def times_of(fault: str) -> str:
     """Short where the fault is about them: a busy machine would find time-outs elsewhere, too."""
     found = FAULTS.get(fault)
+    if fault in TIMES_OF:
+        return TIMES_OF[fault]
     if found is None:
-        return TIMES if fault == "black-hole" else PATIENT
+        return PATIENT
     return TIMES if found.long or Reason.UPSTREAM_TIMEOUT in (found.plain, found.stream) else PATIENT
 
 
@@ -49,7 +56,7 @@ def config(origin: str, hole: str, *, price: str = PRICE) -> str:
     others = [
         provider("slow", origin, f", {ALWAYS}", PATIENT),
         provider("endless", origin, f", {ALWAYS}", FOR_EVER),
-        provider("stormy", origin, STORMY),
+        provider("stormy", origin, STORMY, PATIENT),
     ]
     providers = [provider(name, where, f", {ALWAYS}", times_of(name)) for name, where in origins.items()]
     models = [f"  - {{name: {name}, targets: [{{provider: {name}, model: {name}}}], {price}}}" for name in origins]

@@ -25,6 +25,7 @@ from tests.evil import Evil
 from tests.integration.faults.upstreams import Upstreams, complete, say
 from tests.integration.gateway.test_upstreams import chunked
 from tests.live import ADMIN_KEY, KEY, OTHER_KEY, LiveGateway, config_text, eventually, rows
+from tests.patience import PATIENCE
 from tests.servers import PostgresServer, RedisServer
 
 CANARY = "canary7f3a"
@@ -59,7 +60,7 @@ def config(origin: str) -> str:
 admin: {{keys: [{{name: reader, hash: "sha256:{hashlib.sha256(SECRETS["reader"].encode()).hexdigest()}", role: read}}]}}
 idempotency: {{ttl: 24h}}
 retry: {{attempts: 1}}
-redis: {{timeout: 500ms}}""",
+redis: {{timeout: 10s}}""",
     )
 
 
@@ -72,7 +73,7 @@ class Stage:
     """Every head and body that clients got."""
 
     def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
-        answer = httpx.request(method, self.gateway.url + path, timeout=20, verify=False, **more)
+        answer = httpx.request(method, self.gateway.url + path, timeout=2 * PATIENCE, verify=False, **more)
         if not path.startswith("/admin"):  # operators may see which hosts there are
             self.said.append(f"{answer.headers} {answer.text}")
         return answer
@@ -180,7 +181,10 @@ def paths(stage: Stage) -> None:
     stage.ask("GET", "/admin/api/overview", headers=bearer)
     stage.ask("GET", "/metrics", headers=bearer)
     for raw in (f"{CANARY}\r\n\r\n", f"GET / HTTP/1.1\r\nhost: {CANARY}\r\n{CANARY}\r\n\r\n"):
-        with socket.create_connection(("127.0.0.1", stage.gateway.port), 5) as sock, contextlib.suppress(OSError):
+        with (
+            socket.create_connection(("127.0.0.1", stage.gateway.port), PATIENCE) as sock,
+            contextlib.suppress(OSError),
+        ):
             sock.sendall(raw.encode())
             sock.recv(65_536)
 
@@ -239,7 +243,8 @@ def log(stage: Stage) -> str:
 
 
 def metrics(stage: Stage) -> str:
-    answer = httpx.get(stage.gateway.url + "/metrics", headers={"authorization": f"Bearer {SECRETS['metrics']}"})
+    bearer = {"authorization": f"Bearer {SECRETS['metrics']}"}
+    answer = httpx.get(stage.gateway.url + "/metrics", headers=bearer, timeout=2 * PATIENCE)
     assert answer.status_code == 200
     return answer.text
 
@@ -247,7 +252,7 @@ def metrics(stage: Stage) -> str:
 def pages(stage: Stage) -> str:
     """All of `/admin`, for people and for programs."""
     text = []
-    with httpx.Client(base_url=stage.gateway.url, timeout=20, verify=False) as browser:
+    with httpx.Client(base_url=stage.gateway.url, timeout=2 * PATIENCE, verify=False) as browser:
         assert browser.post("/admin/login", data={"key": ADMIN_KEY}).status_code == 303
         for page in ("", "/tenants", "/tenants/acme", "/tenants/third", "/events", "/refusals"):
             answer = browser.get("/admin" + page)

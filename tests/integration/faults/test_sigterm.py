@@ -18,6 +18,7 @@ from tests.integration.faults.traffic import KINDS, Traffic, broken_by, rows_of
 from tests.integration.faults.upstreams import Act, Upstreams, late
 from tests.integration.gateway.test_upstreams import CHUNK_HEAD, EVENT, FINISH
 from tests.live import KEY, LiveGateway, eventually, rows
+from tests.patience import PATIENCE
 from tests.servers import PostgresServer, RedisServer
 
 HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n".encode()
@@ -28,8 +29,9 @@ STREAMS = 6
 def leaving(
     redis: RedisServer, postgres: PostgresServer, configured: str, request: pytest.FixtureRequest
 ) -> Iterator[LiveGateway]:
-    """A gateway of this test's own, to be ended; its parameter is ``bodyTimeout``."""
-    text = configured.replace("bodyTimeout: 20s", f"bodyTimeout: {request.param}")
+    """A gateway of this test's own, to be ended; its parameter is about ``server``."""
+    text = configured.replace("bodyTimeout: 20s, drainDelay: 500ms", request.param)
+    assert request.param in text
     with LiveGateway(text, redis_url=redis.url, database_url=postgres.url, workers=2) as running:
         yield running
 
@@ -60,7 +62,7 @@ def idle_connections(gateway: LiveGateway, count: int) -> Iterator[list[socket.s
 
 
 def closed(sock: socket.socket) -> bool:
-    sock.settimeout(5)
+    sock.settimeout(PATIENCE)
     try:
         return sock.recv(65_536) == b""
     except ConnectionError:
@@ -94,7 +96,7 @@ def waiting(redis: RedisServer, tag: str) -> set[str]:
     return {event["request_id"] for event in events if event.get("tag") == tag}
 
 
-@pytest.mark.parametrize("leaving", ["2s"], indirect=True)
+@pytest.mark.parametrize("leaving", ["bodyTimeout: 2s, drainDelay: 4s"], indirect=True)
 def test_o1_sigterm_lets_streams_finish_beside_a_stalled_upload_and_idle_connections(
     leaving: LiveGateway, upstreams: Upstreams, redis: RedisServer, postgres: PostgresServer
 ) -> None:
@@ -118,7 +120,7 @@ def test_o1_sigterm_lets_streams_finish_beside_a_stalled_upload_and_idle_connect
         traffic.stop()
         over.set()
         assert leaving.process.wait(60) == 0
-        assert time.monotonic() - began < 25  # the drain's end would be after 58 s
+        assert time.monotonic() - began < 50  # the drain's end would be after 58 s
         assert all(call.result().text.endswith("data: [DONE]\n\n") for call in calls)
         assert all(closed(sock) for sock in idle)
     for tag, ids in (
@@ -135,7 +137,7 @@ def test_o1_sigterm_lets_streams_finish_beside_a_stalled_upload_and_idle_connect
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("leaving", ["300s"], indirect=True)
+@pytest.mark.parametrize("leaving", ["bodyTimeout: 300s, drainDelay: 500ms"], indirect=True)
 def test_o1_after_58_s_streams_get_an_error_event_and_the_exit_is_0_within_70_s(
     leaving: LiveGateway, upstreams: Upstreams, redis: RedisServer, postgres: PostgresServer
 ) -> None:

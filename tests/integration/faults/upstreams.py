@@ -85,7 +85,7 @@ def say(answer: bytes) -> Act:
     return lambda peer: peer.send(answer)
 
 
-def say_and_wait(answer: bytes, seconds: float = 20) -> Act:
+def say_and_wait(answer: bytes, seconds: float = 60) -> Act:
     """Send this, then nothing until the client has gone."""
 
     def act(peer: Peer) -> None:
@@ -173,7 +173,7 @@ FAULTS: dict[str, Fault] = {
     "storm-500": Fault(refusal(b"500 Oops")),
     "storm-503": Fault(refusal(b"503 Busy")),
     "storm-529": Fault(refusal(b"529 Overloaded")),
-    "limited": Fault(refusal(b"429 Slow down", b"retry-after: 20"), LIMITED, LIMITED),
+    "limited": Fault(refusal(b"429 Slow down", b"retry-after: 600"), LIMITED, LIMITED),
     "silent": Fault(say_and_wait(b""), TIMEOUT, TIMEOUT),
     "silent-after-head": Fault(say_and_wait(CHUNK_HEAD), TIMEOUT, TIMEOUT),
     "late-first-byte": Fault(late(0.5), None, None),
