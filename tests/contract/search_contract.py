@@ -1,6 +1,5 @@
 """What a search keeps, which may end before it has looked at everything; run on SQLite and on a real Postgres."""
 
-import itertools
 from typing import Any
 
 import pytest
@@ -52,7 +51,7 @@ class SearchContract:
         ahead = event(NOON_US, id="0fffffff-0000-4000-8000-000000000000", tag="t")  # an id of no day
         await store.write(list(map(sent, [*calls, ahead, event(NOON_US + HOUR_US)])))
         where = EventFilter(**wanted)
-        for seconds, limit in itertools.product((NO_TIME, PLENTY), (1, 3, 50)):
+        for seconds, limit in ((NO_TIME, 1), (NO_TIME, 50), (PLENTY, 1), (PLENTY, 3), (PLENTY, 50)):
             found, _ = await gone_on(store, where, seconds, limit)
             assert found == await store.latest(where), (seconds, limit)
 
