@@ -9,6 +9,7 @@
 # Locks carry hashes and no registry's address: your pip configuration says where packages come from.
 
 SHELL := /bin/sh
+unexport PYTHONDONTWRITEBYTECODE  # each start would compile anew what has changed since the installation
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -91,7 +92,7 @@ install-dev: $(DEV) ## the same with all tools
 
 .PHONY: run run-llm
 run: $(RUN) ## the gateway with a demo provider: no Redis, no PostgreSQL, no key
-	@PYTHONDONTWRITEBYTECODE= exec $(BIN)/perpetuo dev
+	@exec $(BIN)/perpetuo dev
 
 run-llm: $(LLM) ## the gateway in front of a small language model on this machine
 	@exec $(BIN)/python scripts/run_llm.py
