@@ -4,9 +4,9 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 from playwright.sync_api import Download, Page, Route, expect
 
 from tests.browser.looking import check_accessible, shots
@@ -216,9 +216,7 @@ def test_an_export_can_be_cancelled_fails_with_a_reason_or_is_left_to_the_browse
 
 def test_a_call_that_was_refused_is_followed_by_its_request_id(page: Page, site: Site) -> None:
     """It has no row; the page says when it was made, and leads to what was refused then."""
-    refused = eventually(lambda: when_refused(site))
-    page.goto(f"/admin/events?request_id={refused.headers['x-request-id']}&tenant_id=small")
-    expect(page.locator(".notice")).to_contain_text("By its id the call was made at")
+    eventually(lambda: looked_for(page, site))
     check_accessible(page)
     shots(page, "events-refused")
     page.get_by_role("link", name="Refusals of that time of small").click()
@@ -230,7 +228,14 @@ def test_a_call_that_was_refused_is_followed_by_its_request_id(page: Page, site:
     shots(page, "refusals-then")
 
 
-def when_refused(site: Site) -> httpx.Response | None:
-    """What ``small`` hears, once that is about its limit."""
-    answer = site.gateway.chat(SMALL_KEY, max_tokens=5)
-    return answer if answer.status_code == 429 else None
+def looked_for(page: Page, site: Site) -> bool:
+    """
+    A call of ``small`` that its limit refuses, by its id: is it one of which only that is known?
+
+    Four at once are too many for two a minute, however long each takes. The first of a minute keeps its id.
+    """
+    with ThreadPoolExecutor(4) as callers:
+        answers = list(callers.map(lambda _: site.gateway.chat(SMALL_KEY, max_tokens=5), range(4)))
+    refused = [answer.headers["x-request-id"] for answer in answers if answer.status_code == 429]
+    page.goto(f"/admin/events?request_id={max(refused, default='none')}&tenant_id=small")
+    return "By its id the call was made at" in page.locator("#found").inner_text()
