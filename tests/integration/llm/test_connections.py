@@ -58,13 +58,13 @@ async def test_i8_a_client_that_leaves_a_plain_call_is_settled_at_once(
 
     llama.cpp itself, asked directly, goes on with a call that is not a stream after its client has left.
     """
-    asked: Any = {**LONG, "max_tokens": 1_000, "extra_headers": {"x-request-id": "left-a-plain-call"}}
+    asked: Any = {**LONG, "max_tokens": 400, "extra_headers": {"x-request-id": "left-a-plain-call"}}
     call = asyncio.create_task(async_client.chat.completions.create(**asked))
     await asyncio.to_thread(eventually, model.busy)
     call.cancel()
     row = await asyncio.to_thread(recorded, "left-a-plain-call")
     assert row["outcome"] == "cancelled"
-    # as long as a thousand tokens take: for whoever comes next the model is idle again
+    # as long as its tokens take: for whoever comes next the model is idle again
     await asyncio.to_thread(eventually, lambda: not model.busy(), 10 * PATIENCE)
 
 
