@@ -13,8 +13,8 @@ unexport PYTHONDONTWRITEBYTECODE  # each start would compile anew what has chang
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# A Python that was built without --enable-optimizations, as pyenv does by default, takes half as much time again for
-# everything (docs/performance.md); a distribution's is not, though it does not say so. Any other is better than none.
+# A Python that was built without --enable-optimizations, as pyenv does by default, takes a sixth longer for the tests and
+# for what is only Python (docs/performance.md). A distribution's was built with them, though it may not say so.
 new_enough = import sys; sys.exit(sys.version_info < (3, 11))
 optimised = import sys, sysconfig; sys.exit(sys.version_info < (3, 11) or \
 	"--enable-optimizations" not in (sysconfig.get_config_var("CONFIG_ARGS") or ""))
