@@ -65,7 +65,7 @@ def test_one_that_fails_again_is_enough(project: Path) -> None:
 
 
 def test_many_at_once_are_no_accident(project: Path) -> None:
-    for number in range(6):
+    for number in range(11):
         _write(project, f"number{number}", 1)
     done = _run(project)
     assert (done.returncode, _runs(project, "number0")) == (1, 1)
