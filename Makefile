@@ -134,7 +134,7 @@ soak: $(DEV) ## ten minutes of everything: does anything grow or stay? writes be
 	@$(BIN)/python -m bench.soak --seconds $(SECONDS)
 
 BENCH = $(BIN)/python -m bench $(if $(filter command%,$(origin SECONDS)),--seconds $(SECONDS))
-bench: $(DEV) ## CPU of a call, beside nginx and what bench-peers installed; writes bench/RESULTS.md (nginx, wrk; SECONDS=4)
+bench: $(DEV) ## CPU of a call, beside nginx and what bench-peers installed; writes bench/RESULTS.md (nginx, wrk; SECONDS=2)
 	@$(BENCH)
 
 bench-peers: $(DEV) ## the same, after installing LiteLLM and Portkey into .peers (PyPI, npm, node 20)
